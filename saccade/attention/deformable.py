@@ -1,0 +1,90 @@
+"""Multi-scale deformable attention as a module (Deformable DETR, section 4.1, Eq. 3)."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from saccade.ops import ms_deform_attn
+from saccade.structures import Tokens
+
+
+class DeformableAttention(nn.Module):
+    """Queries look at P points per level around their reference point, in each of M heads."""
+
+    def __init__(self, width: int, num_heads: int, num_levels: int, num_points: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.num_levels = num_levels
+        self.num_points = num_points
+        samples = num_heads * num_levels * num_points
+        self.sampling_offsets = nn.Linear(width, samples * 2)
+        self.attention_weights = nn.Linear(width, samples)
+        self.value_projection = nn.Linear(width, width)
+        self.output_projection = nn.Linear(width, width)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start as a fixed star of points: head m looks along 2πm/M, point k at distance k + 1."""
+        angles = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        directions = torch.stack([angles.cos(), angles.sin()], -1)
+        directions = directions / directions.abs().amax(-1, keepdim=True)
+        distances = torch.arange(1, self.num_points + 1)
+        star = directions[:, None, None] * distances[:, None]
+        nn.init.zeros_(self.sampling_offsets.weight)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(star.expand(-1, self.num_levels, -1, -1).flatten())
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for projection in (self.value_projection, self.output_projection):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(
+        self,
+        query: Float[Tensor, "B Q C"],
+        references: Float[Tensor, "B Q _"],
+        memory: Tokens,
+    ) -> Float[Tensor, "B Q C"]:
+        """Attend from `query`, its position already added, to `memory`.
+
+        Args:
+            query: What looks.
+            references: ``p_q``: x, y or cx, cy, w, h, fraction of image.
+            memory: What is looked at. Its padding reads as zero.
+        """
+        value = self.value_projection(memory.features)
+        if memory.mask is not None:
+            value = value.masked_fill(memory.mask[..., None], 0.0)
+        gathered = ms_deform_attn(
+            value.unflatten(-1, (self.num_heads, -1)),
+            memory.spatial_shapes,
+            self.sampling_locations(query, references, memory),
+            self.sampling_weights(query),
+        )
+        return self.output_projection(gathered)  # type: ignore[no-any-return]
+
+    def sampling_locations(
+        self, query: Float[Tensor, "B Q C"], references: Float[Tensor, "B Q _"], memory: Tokens
+    ) -> Float[Tensor, "B Q M L P 2"]:
+        """Where each query looks: ``p_q + Δp``, as x, y, fraction of padded map, in float32.
+
+        An offset is counted in tokens of its level when the reference is a point, and in shares
+        of half the box per point when it is a box.
+        """
+        offsets = self.sampling_offsets(query).to(references.dtype)
+        offsets = offsets.unflatten(-1, (self.num_heads, self.num_levels, self.num_points, 2))
+        scale = memory.valid_ratios[:, None, None, :, None]
+        centres = references[:, :, None, None, None, :2] * scale
+        if references.shape[-1] == 2:
+            extents = [(width, height) for height, width in memory.spatial_shapes]
+            return centres + offsets / offsets.new_tensor(extents)[:, None]
+        sides = references[:, :, None, None, None, 2:] * scale
+        return centres + offsets * (sides * (0.5 / self.num_points))
+
+    def sampling_weights(self, query: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q M L P"]:
+        """How much each sample counts: ``A``, which sums to one over levels and points."""
+        logits = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
+        weights = logits.float().softmax(-1) if logits.dtype.itemsize < 4 else logits.softmax(-1)
+        return weights.unflatten(-1, (self.num_levels, self.num_points))

@@ -1,0 +1,330 @@
+"""Frozen descriptions of a detector and of a run.
+
+A preset (`saccade.presets`) is a function that returns one complete `DetectorConfig`. What
+follows from other values is a property, never a field, so that no two fields can disagree.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+AttentionKind = Literal["deformable", "dense"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """The convolutional network that turns the image into feature maps."""
+
+    name: str = "resnet50"
+    """A timm model with `features_only`, or "small-resnet", the library's own for small machines."""
+    levels: tuple[int, ...] = (3, 4, 5)
+    """Which maps are used: C_l has stride 2**l."""
+    dilated: bool = False
+    """DC5: C5 keeps the stride of C4, and its convolutions are dilated instead."""
+    norm: Literal["frozen", "trained"] = "frozen"
+    """Whether batch normalisation keeps the statistics and weights it came with."""
+    num_frozen_stages: int = 2
+    """Stages that are not trained, the stem counting as the first."""
+
+    def __post_init__(self) -> None:
+        if not self.levels or tuple(sorted(set(self.levels))) != self.levels:
+            raise ValueError(
+                f"backbone.levels is {self.levels}: expected stages in rising order, such as 3 4 5."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeckConfig:
+    """How feature maps become levels of one width."""
+
+    width: int = 256
+    """C, the channels of every token and query."""
+    num_extra_levels: int = 1
+    """Levels beyond the backbone's, each a strided 3x3 convolution."""
+    norm: Literal["group", "none"] = "group"
+
+    def __post_init__(self) -> None:
+        if self.norm == "group" and self.width % 32:
+            raise ValueError(
+                f"neck.width is {self.width}: expected a multiple of 32, the number of groups."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionConfig:
+    """The sine position of a token (Deformable DETR, appendix A.4; DETR, appendix A.4)."""
+
+    centred: bool = True
+    """Count from the centre of the first pixel (Deformable DETR), not from its far edge (DETR)."""
+    level_embedding: bool = True
+    """Add a learned vector that tells the level."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Self-attention over the tokens of all levels."""
+
+    num_layers: int = 6
+    attention: AttentionKind = "deformable"
+    num_heads: int = 8
+    num_points: int = 4
+    """P, the points a head samples in each level; only deformable attention uses it."""
+    ffn_width: int = 1024
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryConfig:
+    """Where the decoder's queries come from."""
+
+    num_queries: int = 300
+    source: Literal["learned", "two-stage"] = "learned"
+    """Learned vectors, or the best-scored tokens of the encoder (Deformable DETR, section 4.2)."""
+    content: Literal["learned", "proposal", "zeros"] = "learned"
+    """What a query holds before the first layer: a learned vector, one made from its proposal
+    (two-stage only), or zeros (DETR)."""
+    references: bool = True
+    """Whether queries carry reference points; DETR's do not."""
+
+    def __post_init__(self) -> None:
+        if self.source == "learned" and self.content == "proposal":
+            raise ValueError(
+                'queries.content is "proposal" but queries.source is "learned", which has no '
+                'proposals: set queries.source to "two-stage" or queries.content to "learned".'
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Self-attention among queries and cross-attention into the encoder's memory."""
+
+    num_layers: int = 6
+    attention: AttentionKind = "deformable"
+    num_heads: int = 8
+    num_points: int = 4
+    ffn_width: int = 1024
+    dropout: float = 0.1
+    refined: bool = False
+    """Iterative refinement: each layer corrects the previous layer's box with heads of its own
+    (Deformable DETR, section 4.2)."""
+    final_norm: bool = False
+    """Normalise each layer's queries before the heads (DETR)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoisingConfig:
+    """Contrastive denoising queries while training (DINO, section 3.3); none when zero."""
+
+    num_queries: int = 0
+    """About how many noised queries an image gets, positive and negative ones together."""
+    label_noise: float = 0.25
+    """Share of the noised queries that start from a wrong class."""
+    box_noise: float = 1.0
+    """Largest shift of a side, in half extents of the box."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputConfig:
+    """How an image is resized and normalised before the backbone; saved with the weights."""
+
+    short_side: int = 800
+    """The shorter side of the resized image, in pixels."""
+    max_side: int = 1333
+    """The longer side never exceeds this, in pixels; the shorter side gives way."""
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Subtracted from RGB in [0, 1]."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    """Divides RGB in [0, 1] after the subtraction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorConfig:
+    """A complete detector. `saccade.Detector` builds exactly this."""
+
+    class_names: tuple[str, ...]
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    neck: NeckConfig = field(default_factory=NeckConfig)
+    positions: PositionConfig = field(default_factory=PositionConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    queries: QueryConfig = field(default_factory=QueryConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
+    input: InputConfig = field(default_factory=InputConfig)
+    classification: Literal["sigmoid", "softmax"] = "sigmoid"
+    """One sigmoid per class (focal loss), or a softmax with a "no object" class (DETR)."""
+
+    def __post_init__(self) -> None:
+        if not self.class_names:
+            raise ValueError("class_names is empty: expected at least one class.")
+        for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
+            if self.neck.width % part.num_heads:
+                raise ValueError(
+                    f"neck.width {self.neck.width} is not a multiple of {name}.num_heads "
+                    f"{part.num_heads}: choose heads that divide the width."
+                )
+        if self.queries.source == "two-stage" and not self.decoder.refined:
+            raise ValueError(
+                'queries.source is "two-stage" but decoder.refined is false: the two-stage '
+                "detector refines its proposals; set decoder.refined."
+            )
+        needs_references = self.decoder.attention == "deformable" or self.decoder.refined
+        if needs_references and not self.queries.references:
+            raise ValueError(
+                "queries.references is false, but deformable attention and refinement start from "
+                "reference points: set queries.references."
+            )
+        if self.denoising.num_queries and self.queries.source != "two-stage":
+            raise ValueError(
+                f"denoising.num_queries is {self.denoising.num_queries}, but queries are learned: "
+                'denoising starts from boxes; set queries.source to "two-stage".'
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """K, without the "no object" class."""
+        return len(self.class_names)
+
+    @property
+    def num_levels(self) -> int:
+        """L, the backbone's levels and the extra ones."""
+        return len(self.backbone.levels) + self.neck.num_extra_levels
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """What training does to an image (Deformable DETR keeps DETR's, appendix A.4 there)."""
+
+    horizontal_flip: float = 0.5
+    """Probability."""
+    vertical_flip: float = 0.0
+    """Probability."""
+    short_sides: tuple[int, ...] = tuple(range(480, 801, 32))
+    """One is drawn for the shorter side, in pixels."""
+    max_side: int = 1333
+    """The longer side never exceeds this, in pixels."""
+    crop: float = 0.5
+    """Probability of the second path: resize, random crop, resize."""
+    crop_short_sides: tuple[int, ...] = (400, 500, 600)
+    """One is drawn for the shorter side before the crop, in pixels."""
+    crop_sides: tuple[int, int] = (384, 600)
+    """Least and largest side of the crop, in pixels."""
+    zoom: float = 0.0
+    """Enlarge or shrink inside the resized frame, by up to exp of this; a shrunk image gets a
+    border in the mean colour. Batches then need no padding, unlike with many short_sides."""
+    brightness: float = 0.0
+    """Largest relative change of brightness."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the set loss and of its matching cost (Deformable DETR, appendix A.4)."""
+
+    class_weight: float = 2.0
+    box_weight: float = 5.0
+    giou_weight: float = 2.0
+    class_cost: float = 2.0
+    box_cost: float = 5.0
+    giou_cost: float = 2.0
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    no_object_weight: float = 0.1
+    """Weight of the "no object" class in a softmax detector (DETR's eos_coef)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW as Deformable DETR uses it (appendix A.4)."""
+
+    learning_rate: float = 2e-4
+    backbone_factor: float = 0.1
+    """Multiplies the learning rate of the backbone."""
+    sampling_factor: float = 0.1
+    """Multiplies the learning rate of the projections to sampling offsets and reference points."""
+    weight_decay: float = 1e-4
+    decay_vectors: bool = True
+    """Whether parameters of one dimension, the norms and biases, decay too."""
+    clip_norm: float = 0.1
+    """Largest norm of all gradients together; longer ones are scaled down to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """How the learning rate changes; every point in time is a fraction of the run."""
+
+    kind: Literal["step", "cosine"] = "step"
+    drop_at: float = 0.8
+    """When "step" drops: epoch 40 of 50, as in Deformable DETR."""
+    drop_factor: float = 0.1
+    """What remains after "step" has dropped."""
+    warmup: float = 0.0
+    """How long the learning rate rises in a straight line from zero."""
+    final_factor: float = 0.0
+    """Where "cosine" ends."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < 1:
+            raise ValueError(
+                f"schedule.warmup is {self.warmup}: expected a fraction of the run, at least 0 and "
+                "less than 1; divide warm-up steps by the steps of the run."
+            )
+        if not 0 <= self.drop_at <= 1:
+            raise ValueError(
+                f"schedule.drop_at is {self.drop_at}: expected a fraction of the run, 0 to 1; "
+                "divide the epoch of the drop by the epochs of the run."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the images are and how they are read."""
+
+    folder: str = ""
+    """A COCO-style dataset: annotations/train.json with images/, COCO's own, or Roboflow's layout."""
+    train_split: str = "train"
+    val_split: str = "val"
+    num_workers: int = 2
+    """Processes that read and transform images, beside each training process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchConfig:
+    """Which devices train, as Lightning Fabric understands it."""
+
+    accelerator: str = "auto"
+    """cpu, cuda, mps or auto."""
+    devices: int = 1
+    """Processes on this machine, one per device."""
+    num_nodes: int = 1
+    """Machines."""
+    bf16: bool = False
+    """Compute in bfloat16 where that is safe (autocast); losses and locations stay in float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """A complete training run: what a run folder's config.yaml holds."""
+
+    model: DetectorConfig
+    data: DataConfig = field(default_factory=DataConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
+    epochs: int = 50
+    """Passes over the training images; ignored when minutes are given."""
+    minutes: float | None = None
+    """Time to train, evaluations not counted; the schedule then follows the clock."""
+    num_evaluations: int | None = None
+    """How often the run is evaluated, at equal distances; by default after every epoch, or five
+    times when minutes are given."""
+    batch_size: int = 2
+    """Images per process and step. The official runs use 32 images over 16 processes."""
+    pretrained_backbone: bool = True
+    """Start from timm's ImageNet weights where the backbone has them."""
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "minutes", "num_evaluations"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}: expected more than zero.")

@@ -1,0 +1,22 @@
+"""Data: annotated images on disk to augmented, padded batches."""
+
+from saccade.data.batching import collate, evaluation_loader, training_loader
+from saccade.data.coco import CocoDataset, Split, find_split
+from saccade.data.dataset import DetectionDataset, random_seed
+from saccade.data.images import read_image
+from saccade.data.transforms import evaluation_transform, prepare_image, training_transform
+
+__all__ = [
+    "CocoDataset",
+    "DetectionDataset",
+    "Split",
+    "collate",
+    "evaluation_loader",
+    "evaluation_transform",
+    "find_split",
+    "prepare_image",
+    "random_seed",
+    "read_image",
+    "training_loader",
+    "training_transform",
+]

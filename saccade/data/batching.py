@@ -1,0 +1,117 @@
+"""Samples to batches, and the loaders of training and evaluation."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from saccade.data.dataset import DetectionDataset, random_seed
+from saccade.structures import Batch, Sample, Targets
+
+
+def collate(samples: Sequence[Sample]) -> tuple[Batch, list[Targets]]:
+    """Pad the images of transformed samples to one batch; targets stay one per image."""
+    images = [sample.image for sample in samples]
+    return Batch.from_images(images), [sample.targets for sample in samples]
+
+
+class ShuffledShard(Sampler[int]):
+    """One process's share of a shuffled epoch.
+
+    The order depends only on the dataset's seed and epoch. Every process gets equally many
+    indices: the first of the order are repeated where the number of processes does not divide it.
+    """
+
+    def __init__(self, dataset: DetectionDataset, rank: int, world_size: int) -> None:
+        self.dataset = dataset
+        self.rank = rank
+        self.world_size = world_size
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.world_size)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator()
+        generator.manual_seed(random_seed(self.dataset.seed, self.dataset.epoch))
+        order = torch.randperm(len(self.dataset), generator=generator).tolist()
+        for turn in range(len(self)):
+            yield order[(turn * self.world_size + self.rank) % len(order)]
+
+
+def training_loader(
+    dataset: DetectionDataset,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    start_method: str | None = None,
+) -> StatefulDataLoader:
+    """Shuffled batches of (Batch, list[Targets]) for one process; a last, smaller one is left out.
+
+    Call ``dataset.set_epoch(epoch)`` before every epoch. To resume inside an epoch, set the same
+    epoch, then ``loader.load_state_dict`` what ``loader.state_dict()`` gave.
+
+    Args:
+        dataset: Its transform must return float images.
+        batch_size: Images per batch and process.
+        num_workers: Processes that read and transform; 0 for none but the caller.
+        rank: This process, counted from 0.
+        world_size: How many processes train together.
+        start_method: Of the workers: "fork", "spawn" or "forkserver"; by default Python's.
+
+    Raises:
+        ValueError: If a process's share of the dataset does not fill one batch.
+    """
+    sampler = ShuffledShard(dataset, rank, world_size)
+    if len(sampler) < batch_size:
+        raise ValueError(
+            f"the dataset has {len(dataset)} images, {len(sampler)} for each of {world_size} "
+            f"processes: expected at least one batch of {batch_size}; choose a smaller batch size."
+        )
+    return _loader(dataset, sampler, batch_size, num_workers, start_method, drop_last=True)
+
+
+def evaluation_loader(
+    dataset: DetectionDataset,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    start_method: str | None = None,
+) -> StatefulDataLoader:
+    """Batches of (Batch, list[Targets]) in order; the processes' shares do not overlap.
+
+    Arguments as in `training_loader`. Shares differ by at most one image, so processes may see
+    different numbers of batches.
+    """
+    shard = range(rank, len(dataset), world_size)
+    return _loader(dataset, shard, batch_size, num_workers, start_method, drop_last=False)
+
+
+def _loader(
+    dataset: DetectionDataset,
+    order: Sampler[int] | Sequence[int],
+    batch_size: int,
+    num_workers: int,
+    start_method: str | None,
+    *,
+    drop_last: bool,
+) -> StatefulDataLoader:
+    with warnings.catch_warnings():
+        # torchdata 0.11 calls what torch 2.15 deprecates.
+        warnings.filterwarnings("ignore", "'set_vital' is deprecated")
+        return StatefulDataLoader(
+            dataset,
+            sampler=order,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            collate_fn=collate,
+            drop_last=drop_last,
+            # Its own generator, so that loading does not advance the global one of the training.
+            generator=torch.Generator(),
+            multiprocessing_context=start_method if num_workers else None,
+        )

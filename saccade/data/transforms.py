@@ -1,0 +1,157 @@
+"""DETR's augmentation, which Deformable DETR keeps, and the plain resize of evaluation.
+
+A transform takes a `Sample` with a uint8 image and returns one with a normalised float image;
+boxes and ``targets.size`` follow the image. Randomness comes from torch's global CPU generator.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as tv
+
+from saccade.config import AugmentationConfig, InputConfig
+from saccade.data.dataset import Transform
+from saccade.structures import Sample
+
+
+def training_transform(augmentation: AugmentationConfig, input_config: InputConfig) -> Transform:
+    """The random transform of training; it can be pickled.
+
+    Flips; then either a resize or, with probability ``augmentation.crop``, a resize, a random
+    crop and another resize; then brightness and normalisation. The sides that `augmentation`
+    lists replace those of `input_config`, of which only mean and std are used.
+    """
+    return partial(_augment, augmentation=augmentation, input_config=input_config)
+
+
+def evaluation_transform(input_config: InputConfig) -> Transform:
+    """The transform of evaluation, resize and normalisation; it can be pickled."""
+    return partial(_prepare, input_config=input_config)
+
+
+def prepare_image(
+    image: UInt8[Tensor, "3 H W"], input_config: InputConfig
+) -> Float[Tensor, "3 h w"]:
+    """Resize and normalise one image, as evaluation does.
+
+    Args:
+        image: RGB, values in [0, 255].
+        input_config: The detector's.
+    """
+    size = (image.shape[1], image.shape[2])
+    target = resized_size(size, input_config.short_side, input_config.max_side)
+    return _normalise(_resize_image(image, target), input_config)
+
+
+def resized_size(
+    size: tuple[int, int], short_side: int, max_side: int | None = None
+) -> tuple[int, int]:
+    """The (height, width) of an image after the official resize, to the pixel.
+
+    The shorter side becomes `short_side`, or less where the longer one would exceed `max_side`.
+
+    >>> resized_size((480, 640), 800, 1333), resized_size((500, 1000), 800, 1333)
+    ((800, 1066), (666, 1332))
+    """
+    shorter, longer = min(size), max(size)
+    if max_side is not None and longer / shorter * short_side > max_side:
+        short_side = max(1, round(max_side * shorter / longer))
+    if short_side == shorter:
+        return size
+    long_side = int(short_side * longer / shorter)
+    return (short_side, long_side) if size[0] <= size[1] else (long_side, short_side)
+
+
+def _augment(sample: Sample, augmentation: AugmentationConfig, input_config: InputConfig) -> Sample:
+    if _happens(augmentation.horizontal_flip):
+        sample = _apply(sample, tv.horizontal_flip)
+    if _happens(augmentation.vertical_flip):
+        sample = _apply(sample, tv.vertical_flip)
+    if _happens(augmentation.crop):
+        sample = _resize(sample, _choose(augmentation.crop_short_sides))
+        sample = _random_crop(sample, *augmentation.crop_sides)
+    sample = _resize(sample, _choose(augmentation.short_sides), augmentation.max_side)
+    if augmentation.zoom:
+        factor = math.exp(augmentation.zoom * (2 * torch.rand(()).item() - 1))
+        sample = _zoom(sample, factor, input_config)
+    if augmentation.brightness:
+        gain = 1 + augmentation.brightness * (2 * torch.rand(()).item() - 1)
+        sample = replace(sample, image=tv.adjust_brightness(sample.image, gain))
+    return replace(sample, image=_normalise(sample.image, input_config))
+
+
+def _prepare(sample: Sample, input_config: InputConfig) -> Sample:
+    sample = _resize(sample, input_config.short_side, input_config.max_side)
+    return replace(sample, image=_normalise(sample.image, input_config))
+
+
+def _resize(sample: Sample, short_side: int, max_side: int | None = None) -> Sample:
+    size = resized_size(sample.targets.size, short_side, max_side)
+    return _apply(sample, partial(tv.resize, size=list(size), antialias=True))
+
+
+def _resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
+    resized: Tensor = tv.resize(image, list(size), antialias=True)
+    return resized
+
+
+def _random_crop(sample: Sample, least: int, most: int) -> Sample:
+    """A crop with sides drawn from [least, most], as far as the image allows."""
+    height, width = (_integer(min(least, side), min(side, most)) for side in sample.targets.size)
+    top = _integer(0, sample.targets.size[0] - height)
+    left = _integer(0, sample.targets.size[1] - width)
+    return _apply(sample, partial(tv.crop, top=top, left=left, height=height, width=width))
+
+
+def _zoom(sample: Sample, factor: float, input_config: InputConfig) -> Sample:
+    """Resize by `factor`, then crop or pad at random to the size that the image had."""
+    frame = sample.targets.size
+    size = [max(1, round(side * factor)) for side in frame]
+    sample = _apply(sample, partial(tv.resize, size=size, antialias=True))
+    spare = [outer - inner for outer, inner in zip(frame, size, strict=True)]
+    top, left = (_integer(min(0, each), max(0, each)) for each in spare)
+    if factor > 1:
+        crop = partial(tv.crop, top=-top, left=-left, height=frame[0], width=frame[1])
+        return _apply(sample, crop)
+    border = [left, top, spare[1] - left, spare[0] - top]
+    mean = [round(255 * channel) for channel in input_config.mean]
+    return _apply(sample, partial(tv.pad, padding=border, fill=mean))
+
+
+def _apply(sample: Sample, function: Callable[[Any], Any]) -> Sample:
+    """Apply a torchvision functional to image and boxes; boxes left without area are dropped."""
+    targets = sample.targets
+    image = function(sample.image)
+    boxes: Tensor = function(
+        tv_tensors.BoundingBoxes(targets.boxes, format="XYXY", canvas_size=targets.size)
+    ).as_subclass(Tensor)
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    size = (image.shape[1], image.shape[2])
+    kept = replace(targets, boxes=boxes[has_area], labels=targets.labels[has_area], size=size)
+    return replace(sample, image=image, targets=kept)
+
+
+def _normalise(image: Tensor, input_config: InputConfig) -> Tensor:
+    unit = tv.to_dtype(image, torch.float32, scale=True)
+    normalised: Tensor = tv.normalize(unit, list(input_config.mean), list(input_config.std))
+    return normalised
+
+
+def _happens(probability: float) -> bool:
+    return torch.rand(()).item() < probability
+
+
+def _choose(options: Sequence[int]) -> int:
+    return options[_integer(0, len(options) - 1)]
+
+
+def _integer(least: int, most: int) -> int:
+    """Drawn from [least, most], both included."""
+    return int(torch.randint(least, most + 1, ()))

@@ -1,0 +1,186 @@
+"""The detector as people use it: an image in, detections out."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from saccade.boxes import fractions_to_pixels
+from saccade.config import DetectorConfig
+from saccade.data import prepare_image, read_image
+from saccade.model import DetectorModel, select
+from saccade.presets import preset_config
+from saccade.structures import Batch
+from saccade.weights import LoadReport, load_weights, save_weights
+
+if TYPE_CHECKING:
+    from supervision import Detections
+
+ImageLike = str | Path | Image.Image | npt.NDArray[np.uint8] | Tensor
+
+
+class Detector:
+    """A detector with its classes, from a preset or from weights.
+
+    ``detector.model`` is the torch module: it takes a `Batch` and returns `Predictions`.
+    """
+
+    def __init__(
+        self, config: DetectorConfig, model: DetectorModel, report: LoadReport | None = None
+    ) -> None:
+        self.config = config
+        self.model = model.eval()
+        self.report = report
+        """What was loaded, adapted and left out; None for a detector with random weights."""
+
+    @classmethod
+    def from_preset(
+        cls,
+        name: str,
+        class_names: Sequence[str] | None = None,
+        pretrained_backbone: bool = False,
+    ) -> "Detector":
+        """A new detector, to be trained.
+
+        Args:
+            name: One of `saccade.presets()`.
+            class_names: What it is to find; by default COCO's classes.
+            pretrained_backbone: Whether timm fetches ImageNet weights for the backbone; all other
+                weights are random.
+
+        Raises:
+            ValueError: If there is no such preset.
+        """
+        config = preset_config(name, class_names)
+        return cls(config, DetectorModel(config, pretrained_backbone))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        class_names: Sequence[str] | None = None,
+        preset: str | None = None,
+    ) -> "Detector":
+        """A detector from weights.
+
+        Args:
+            source: A folder that `save_pretrained` wrote; an official ``.pth`` file of Deformable
+                DETR or DETR; a transformers folder; or the id of one on the Hugging Face hub.
+            class_names: Other classes than the stored ones: class heads are adapted by name, and
+                ``detector.report`` says so.
+            preset: Settles what an official file does not tell, such as dilation.
+
+        Raises:
+            ValueError: If the source is missing, broken, or of an unknown architecture.
+        """
+        loaded = load_weights(source, class_names=class_names, preset=preset)
+        model = DetectorModel(loaded.config)
+        model.load_state_dict(loaded.state)
+        return cls(loaded.config, model, loaded.report)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels stand for."""
+        return self.config.class_names
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device | str) -> "Detector":
+        """Move the weights to a device; returns the detector itself."""
+        self.model.to(device)
+        return self
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write ``model.safetensors`` and ``config.json``.
+
+        Args:
+            folder: Made if it is missing.
+            dtype: Store floating-point weights in another type, such as torch.float16.
+        """
+        save_weights(Path(folder), self.config, self.model.state_dict(), dtype)
+
+    @overload
+    def predict(
+        self, images: ImageLike, threshold: float = ..., top_k: int = ...
+    ) -> "Detections": ...
+
+    @overload
+    def predict(
+        self, images: list[Any], threshold: float = ..., top_k: int = ...
+    ) -> "list[Detections]": ...
+
+    def predict(
+        self, images: ImageLike | list[Any], threshold: float = 0.3, top_k: int = 100
+    ) -> "Detections | list[Detections]":
+        """Find objects.
+
+        Args:
+            images: One image or a list: a file, a Pillow image, an array [H, W, 3] or a tensor
+                [3, H, W], both uint8 RGB in [0, 255]. (OpenCV reads BGR: turn the channels.)
+            threshold: Lowest score reported, 0 to 1.
+            top_k: Most detections per image.
+
+        Returns:
+            `supervision.Detections`, or a list of them: ``xyxy`` in pixels of the image as given,
+            ``confidence``, ``class_id``, and ``data["class_name"]``; best first.
+
+        Raises:
+            FileNotFoundError: If an image file does not exist.
+            ValueError: If an image cannot be read or is not 8-bit RGB, or the threshold is not in
+                [0, 1].
+        """
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is {threshold}: expected a score between 0 and 1.")
+        if isinstance(images, list):
+            return [self._predict_one(image, threshold, top_k) for image in images]
+        return self._predict_one(images, threshold, top_k)
+
+    @torch.inference_mode()
+    def _predict_one(self, image: ImageLike, threshold: float, top_k: int) -> "Detections":
+        with warnings.catch_warnings():
+            # supervision says at import that it would draw faster with OpenCV.
+            warnings.filterwarnings("ignore", message="OpenCV", category=UserWarning)
+            from supervision import Detections
+        pixels = as_tensor(image)
+        prepared = prepare_image(pixels, self.config.input).to(self.device)
+        predictions = self.model(Batch.from_images([prepared]))
+        found = select(predictions, self.config.classification, top_k)[0]
+        sure = found.scores >= threshold
+        labels = found.labels[sure].cpu().numpy()
+        boxes = fractions_to_pixels(found.boxes[sure], (pixels.shape[1], pixels.shape[2]))
+        return Detections(
+            xyxy=boxes.cpu().numpy(),
+            confidence=found.scores[sure].cpu().numpy(),
+            class_id=labels,
+            data={"class_name": np.array(self.class_names)[labels]},
+        )
+
+
+def as_tensor(image: ImageLike) -> Tensor:
+    """An image in any accepted form as a uint8 RGB tensor [3, H, W].
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it cannot be read or is not 8-bit RGB.
+    """
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, Image.Image):
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    tensor = torch.from_numpy(image).movedim(-1, 0) if isinstance(image, np.ndarray) else image
+    if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] != 3:
+        layout = "[H, W, 3] array" if isinstance(image, np.ndarray) else "[3, H, W] tensor"
+        raise ValueError(
+            f"the image is {image.dtype} of shape {list(image.shape)}: expected a uint8 RGB "
+            f"{layout}, values 0 to 255."
+        )
+    return tensor

@@ -1,0 +1,72 @@
+"""Feature maps C_l of stride 2**l from a convolutional network, timm's or the small one."""
+
+import timm
+import torch
+from jaxtyping import Float
+from timm.layers import freeze_batch_norm_2d
+from torch import Tensor, nn
+
+from saccade.config import BackboneConfig
+from saccade.model.small_resnet import SmallResNet
+
+
+class Backbone(nn.Module):
+    """The maps named in the configuration, finest first.
+
+    Raises:
+        ValueError: If timm does not know the model, or it has no map of a wanted stride.
+    """
+
+    def __init__(self, config: BackboneConfig, pretrained: bool = False) -> None:
+        super().__init__()
+        if config.name == "small-resnet":
+            body, strides, channels = SmallResNet(), SmallResNet.strides, SmallResNet.channels
+        else:
+            body = _timm_body(config, pretrained)
+            strides, channels = body.feature_info.reduction(), body.feature_info.channels()
+            _freeze_stages(body, config.num_frozen_stages)
+        self.positions = [_position(level, config, strides) for level in config.levels]
+        self.channels = [channels[position] for position in self.positions]
+        if config.norm == "frozen":
+            body = freeze_batch_norm_2d(body)
+        self.body = body.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B _ _ _"]]:
+        """Feature maps of normalised images."""
+        # Convolutions on a CPU run about a sixth faster with the channels innermost.
+        maps = self.body(images.contiguous(memory_format=torch.channels_last))
+        return [maps[position] for position in self.positions]
+
+
+def _timm_body(config: BackboneConfig, pretrained: bool) -> nn.Module:
+    if config.name not in timm.list_models(config.name):
+        raise ValueError(
+            f'backbone.name is "{config.name}", which timm {timm.__version__} does not have: '
+            "expected a name from timm.list_models(), or small-resnet."
+        )
+    options = {"output_stride": 16} if config.dilated else {}
+    body: nn.Module = timm.create_model(
+        config.name, features_only=True, pretrained=pretrained, **options
+    )
+    return body
+
+
+def _position(level: int, config: BackboneConfig, strides: list[int]) -> int:
+    if config.dilated and level == max(config.levels):
+        return len(strides) - 1
+    if 2**level not in strides:
+        raise ValueError(
+            f"backbone.levels asks for C{level} of stride {2**level}, but {config.name} has "
+            f"strides {strides}: choose among {[s.bit_length() - 1 for s in strides]}."
+        )
+    return strides.index(2**level)
+
+
+def _freeze_stages(body: nn.Module, num_frozen: int) -> None:
+    if not num_frozen:
+        return
+    last = body.feature_info.module_name()[num_frozen - 1]
+    for name, child in body.named_children():
+        child.requires_grad_(False)
+        if name == last:
+            return

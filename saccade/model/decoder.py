@@ -1,0 +1,71 @@
+"""Queries look at each other, then at the image, and say what they found after every layer."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import nn
+
+from saccade.attention import MultiheadAttention
+from saccade.config import DecoderConfig
+from saccade.model.feed_forward import FeedForward
+from saccade.model.heads import Heads
+from saccade.model.refinement import refine_boxes
+from saccade.structures import Predictions, Queries, Tokens
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, cross-attention and a perceptron, each added and normalised."""
+
+    def __init__(self, config: DecoderConfig, width: int, cross_attention: nn.Module) -> None:
+        super().__init__()
+        self.self_attention = MultiheadAttention(width, config.num_heads, config.dropout)
+        self.self_norm = nn.LayerNorm(width)
+        self.cross_attention = cross_attention
+        self.cross_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.ffn = FeedForward(width, config.ffn_width, config.dropout)
+
+    def forward(self, queries: Queries, memory: Tokens) -> Queries:
+        """The same queries with new contents."""
+        content = queries.content
+        located = content + queries.positions
+        seen = self.self_attention(located, located, content, queries.blocked)
+        content = self.self_norm(content + self.dropout(seen))
+        seen = self.cross_attention(content + queries.positions, queries.references, memory)
+        content = self.cross_norm(content + self.dropout(seen))
+        return replace(queries, content=self.ffn(content))
+
+
+class Decoder(nn.Module):
+    """A stack of layers; `cross_attention` makes the cross-attention of one."""
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        width: int,
+        cross_attention: Callable[[], nn.Module],
+        heads: Heads,
+    ) -> None:
+        super().__init__()
+        self.refined = config.refined
+        self.layers = nn.ModuleList(
+            DecoderLayer(config, width, cross_attention()) for _ in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(width) if config.final_norm else nn.Identity()
+        self.heads = heads
+
+    def forward(self, queries: Queries, memory: Tokens) -> Predictions:
+        """The last layer's predictions, with the earlier ones as `auxiliary`.
+
+        With refinement, the box after layer i is the reference of layer i + 1; no gradient flows
+        through it (section 4.2).
+        """
+        found = []
+        for index, layer in enumerate(self.layers):
+            queries = layer(queries, memory)
+            logits, delta = self.heads(index, self.norm(queries.content))
+            boxes = refine_boxes(delta, queries.references)
+            found.append(Predictions(logits, boxes))
+            if self.refined:
+                queries = replace(queries, references=boxes.detach())
+        return replace(found[-1], auxiliary=tuple(found[:-1]), proposals=queries.proposals)

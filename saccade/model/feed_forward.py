@@ -1,0 +1,22 @@
+"""The two-layer perceptron that ends every transformer layer."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class FeedForward(nn.Module):
+    """LayerNorm(x + W2 relu(W1 x)), normalised after the residual as DETR does."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.expand = nn.Linear(width, hidden)
+        self.contract = nn.Linear(hidden, width)
+        self.dropout = nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(width)
+        nn.init.xavier_uniform_(self.expand.weight)
+        nn.init.xavier_uniform_(self.contract.weight)
+
+    def forward(self, features: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
+        """Transform each token or query by itself."""
+        hidden = self.dropout(self.expand(features).relu())
+        return self.norm(features + self.dropout(self.contract(hidden)))  # type: ignore[no-any-return]

@@ -1,0 +1,58 @@
+"""Class and box heads (DETR, section 3.2; Deformable DETR, appendix A.4)."""
+
+import copy
+import math
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from saccade.config import DetectorConfig
+
+
+class BoxHead(nn.Module):
+    """A perceptron of three layers that says cx, cy, w, h before the sigmoid."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, 4)]
+        )
+
+    def forward(self, queries: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q 4"]:
+        """One correction per query."""
+        first, second, last = self.layers
+        return last(second(first(queries).relu()).relu())  # type: ignore[no-any-return]
+
+
+class Heads(nn.Module):
+    """One pair of heads for all decoder layers, or with refinement one pair for each."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        count = config.decoder.num_layers if config.decoder.refined else 1
+        class_head, box_head = make_heads(config)
+        self.class_heads = nn.ModuleList(copy.deepcopy(class_head) for _ in range(count))
+        self.box_heads = nn.ModuleList(copy.deepcopy(box_head) for _ in range(count))
+        if config.classification == "sigmoid" and config.queries.source == "learned":
+            # A first guess of small boxes, sigmoid(-2) = 0.12 of the image; refinement keeps it.
+            nn.init.constant_(self.box_heads[0].layers[-1].bias[2:], -2.0)
+
+    def forward(
+        self, layer: int, queries: Float[Tensor, "B Q C"]
+    ) -> tuple[Float[Tensor, "B Q K"], Float[Tensor, "B Q 4"]]:
+        """Class logits and box corrections after decoder layer number `layer`."""
+        index = layer if len(self.class_heads) > 1 else 0
+        return self.class_heads[index](queries), self.box_heads[index](queries)
+
+
+def make_heads(config: DetectorConfig) -> tuple[nn.Linear, BoxHead]:
+    """A class head and a box head with the official initialisation."""
+    box_head = BoxHead(config.neck.width)
+    if config.classification == "softmax":
+        return nn.Linear(config.neck.width, config.num_classes + 1), box_head
+    class_head = nn.Linear(config.neck.width, config.num_classes)
+    # Every query starts as background with probability 0.99 (focal loss, section 4.1 there).
+    nn.init.constant_(class_head.bias, -math.log(99))
+    nn.init.zeros_(box_head.layers[-1].weight)  # type: ignore[arg-type]
+    nn.init.zeros_(box_head.layers[-1].bias)  # type: ignore[arg-type]
+    return class_head, box_head

@@ -1,0 +1,34 @@
+"""Learned object queries (DETR, section 3.2; Deformable DETR, appendix A.4)."""
+
+from torch import nn
+
+from saccade.config import QueryConfig
+from saccade.structures import Queries, Tokens
+
+
+class LearnedQueries(nn.Module):
+    """The same queries for every image: positions, reference points made from them, contents."""
+
+    def __init__(self, config: QueryConfig, width: int) -> None:
+        super().__init__()
+        self.positions = nn.Embedding(config.num_queries, width)
+        self.content = (
+            nn.Embedding(config.num_queries, width) if config.content == "learned" else None
+        )
+        self.reference_points = nn.Linear(width, 2) if config.references else None
+        if self.reference_points is not None:
+            nn.init.xavier_uniform_(self.reference_points.weight)
+            nn.init.zeros_(self.reference_points.bias)
+
+    def forward(self, memory: Tokens) -> Queries:
+        """The queries, once for every image of the memory."""
+        positions = self.positions.weight.expand(len(memory.features), -1, -1)
+        return Queries(
+            content=positions.new_zeros(positions.shape)
+            if self.content is None
+            else self.content.weight.expand_as(positions),
+            positions=positions,
+            references=None
+            if self.reference_points is None
+            else self.reference_points(positions).float().sigmoid(),
+        )

@@ -1,0 +1,83 @@
+"""The first stage: encoder tokens propose boxes, the best become queries (appendix A.4)."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from saccade.boxes import logit
+from saccade.config import DetectorConfig
+from saccade.model.encoder import token_centres
+from saccade.model.heads import make_heads
+from saccade.model.positions import box_embedding
+from saccade.structures import Predictions, Queries, Tokens
+
+
+class ProposalQueries(nn.Module):
+    """Scores every token, corrects its default box, and makes queries of the best."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        width = config.neck.width
+        self.num_queries = config.queries.num_queries
+        self.token_projection = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width))
+        self.class_head, self.box_head = make_heads(config)
+        self.content = (
+            nn.Embedding(self.num_queries, width) if config.queries.content == "learned" else None
+        )
+        outputs = width if self.content is not None else 2 * width
+        self.box_projection = nn.Sequential(nn.Linear(2 * width, outputs), nn.LayerNorm(outputs))
+        nn.init.xavier_uniform_(self.token_projection[0].weight)
+        nn.init.xavier_uniform_(self.box_projection[0].weight)
+
+    def forward(self, memory: Tokens) -> Queries:
+        """The best proposals as queries; all proposals come along for the encoder's loss."""
+        proposals = self.propose(memory)
+        if proposals.logits.shape[1] < self.num_queries:
+            raise ValueError(
+                f"the image has {proposals.logits.shape[1]} tokens but the detector takes "
+                f"{self.num_queries} proposals: use a larger image or fewer queries."
+            )
+        # The encoder learns "object or not" in channel 0 (its targets are all labelled 0).
+        best = proposals.logits[..., 0].topk(self.num_queries).indices
+        references = proposals.boxes.detach().gather(1, best[..., None].expand(-1, -1, 4))
+        positions, content = self.embed(references)
+        return Queries(content, positions, references, proposals)
+
+    def propose(self, memory: Tokens) -> Predictions:
+        """One scored box per token; tokens without a usable default box see zeros."""
+        defaults = default_boxes(memory)
+        usable = ((defaults > 0.01) & (defaults < 0.99)).all(-1, keepdim=True)
+        if memory.mask is not None:
+            usable = usable & ~memory.mask[..., None]
+        tokens = self.token_projection(memory.features.masked_fill(~usable, 0.0))
+        unbounded = torch.log(defaults / (1 - defaults)).masked_fill(~usable, float("inf"))
+        return Predictions(
+            logits=self.class_head(tokens), boxes=(self.box_head(tokens) + unbounded).sigmoid()
+        )
+
+    def embed(
+        self, boxes: Float[Tensor, "B Q 4"]
+    ) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B Q C"]]:
+        """Positions and contents of queries that start from boxes, fraction of image."""
+        embedded = self.box_projection(box_embedding(boxes, self.token_projection[0].in_features))
+        if self.content is None:
+            positions, content = embedded.chunk(2, -1)
+            return positions, content
+        return embedded, self.content.weight[: boxes.shape[1]].expand_as(embedded)
+
+
+def default_boxes(memory: Tokens, side: float = 0.05) -> Float[Tensor, "B S 4"]:
+    """A square around every token: ``cx, cy, w, h`` with sides ``side * 2**level``.
+
+    In fraction of image; the centre of a padding token lies beyond 1.
+    """
+    centres = token_centres(memory.spatial_shapes, memory.valid_ratios)
+    sides = torch.cat(
+        [
+            centres.new_full((height * width,), side * 2**level)
+            for level, (height, width) in enumerate(memory.spatial_shapes)
+        ]
+    )
+    return torch.cat([centres, sides[:, None].expand(centres.shape)], -1)

@@ -1,0 +1,63 @@
+"""How each family of detectors is trained: functions that return one complete run."""
+
+from dataclasses import replace
+
+from saccade.config import (
+    AugmentationConfig,
+    DataConfig,
+    DetectorConfig,
+    LossConfig,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+)
+
+
+def for_detector(model: DetectorConfig) -> RunConfig:
+    """The recipe that belongs to a detector: DETR's, Deformable DETR's, or the small one's."""
+    if model.backbone.name == "small-resnet":
+        return small(model)
+    return detr(model) if model.classification == "softmax" else deformable_detr(model)
+
+
+def deformable_detr(model: DetectorConfig) -> RunConfig:
+    """50 epochs, the rate dropped at 40 (Deformable DETR, appendix A.4; official repository)."""
+    return RunConfig(model=model)
+
+
+def detr(model: DetectorConfig) -> RunConfig:
+    """300 epochs, the rate dropped at 200 (DETR, appendix A.4; official repository)."""
+    return RunConfig(
+        model=model,
+        loss=LossConfig(class_weight=1.0, class_cost=1.0),
+        optimizer=OptimizerConfig(learning_rate=1e-4, sampling_factor=1.0),
+        schedule=ScheduleConfig(drop_at=2 / 3),
+        epochs=300,
+    )
+
+
+def small(model: DetectorConfig) -> RunConfig:
+    """From random weights on a small machine: one rate for all, a cosine, sizes around the input's."""
+    base = detr(model) if model.classification == "softmax" else deformable_detr(model)
+    return replace(
+        base,
+        data=DataConfig(num_workers=0),
+        augmentation=AugmentationConfig(
+            vertical_flip=0.5,
+            short_sides=(model.input.short_side,),
+            max_side=model.input.max_side,
+            crop=0.0,
+            zoom=0.2,
+            brightness=0.15,
+        ),
+        optimizer=OptimizerConfig(
+            learning_rate=8e-4,
+            backbone_factor=1.0,
+            sampling_factor=1.0,
+            decay_vectors=False,
+            clip_norm=0.5,
+        ),
+        schedule=ScheduleConfig(kind="cosine", warmup=0.03),
+        batch_size=8,
+        pretrained_backbone=False,
+    )

@@ -1,0 +1,155 @@
+"""What travels through the library: samples, batches, targets and predictions.
+
+Every structure is frozen: a transform or a module returns a new one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from saccade.boxes import pixels_to_fractions
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The objects of one image."""
+
+    boxes: Float[Tensor, "N 4"]
+    """``x0, y0, x1, y1`` in pixels of an image of `size`."""
+    labels: Int64[Tensor, " N"]
+    """Index into the detector's class names."""
+    size: tuple[int, int]
+    """(height, width) of the image the boxes lie in, in pixels."""
+    image_id: int = 0
+    """The id the annotation file gives to the image."""
+
+    @property
+    def fractions(self) -> Float[Tensor, "N 4"]:
+        """The boxes as ``cx, cy, w, h``, fraction of image."""
+        return pixels_to_fractions(self.boxes, self.size)
+
+    def to(self, device: torch.device | str) -> "Targets":
+        """The same targets with their tensors on `device`."""
+        return replace(self, boxes=self.boxes.to(device), labels=self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and its objects."""
+
+    image: Tensor
+    """[3, H, W]: uint8 RGB as read, or float and normalised once the transforms have run."""
+    targets: Targets
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of different sizes, padded at the right and at the bottom to one size."""
+
+    images: Float[Tensor, "B 3 H W"]
+    """Normalised RGB; the padding holds zeros."""
+    mask: Bool[Tensor, "B H W"]
+    """True where a pixel is padding."""
+    sizes: tuple[tuple[int, int], ...]
+    """(height, width) of each image without its padding, in pixels."""
+
+    @classmethod
+    def from_images(cls, images: Sequence[Float[Tensor, "3 _ _"]]) -> "Batch":
+        """Pad float CHW images, already normalised, to the largest height and width.
+
+        Raises:
+            ValueError: If there is no image, or one is not a float tensor of shape [3, H, W].
+
+        >>> batch = Batch.from_images([torch.ones(3, 2, 4), torch.ones(3, 3, 2)])
+        >>> batch.images.shape, batch.sizes
+        (torch.Size([2, 3, 3, 4]), ((2, 4), (3, 2)))
+        >>> batch.mask[1, 0].tolist()
+        [False, False, True, True]
+        """
+        if not images:
+            raise ValueError("no images to batch: expected at least one [3, H, W] tensor.")
+        for index, image in enumerate(images):
+            if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+                raise ValueError(
+                    f"image {index} is a {image.dtype} tensor of shape {list(image.shape)}: "
+                    "expected a float [3, H, W] tensor; convert and normalise it first."
+                )
+        sizes = tuple((image.shape[1], image.shape[2]) for image in images)
+        height, width = (max(extents) for extents in zip(*sizes, strict=True))
+        padded = images[0].new_zeros(len(images), 3, height, width)
+        mask = torch.ones(len(images), height, width, dtype=torch.bool, device=padded.device)
+        for index, (image, (h, w)) in enumerate(zip(images, sizes, strict=True)):
+            padded[index, :, :h, :w] = image
+            mask[index, :h, :w] = False
+        return cls(padded, mask, sizes)
+
+    @property
+    def padded(self) -> bool:
+        """Whether any image is smaller than the batch."""
+        return any(size != tuple(self.images.shape[-2:]) for size in self.sizes)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same batch with its tensors on `device`."""
+        return replace(self, images=self.images.to(device), mask=self.mask.to(device))
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Feature maps of all levels as one sequence, ordered level, row, column."""
+
+    features: Float[Tensor, "B S C"]
+    positions: Float[Tensor, "B S C"]
+    mask: Bool[Tensor, "B S"] | None
+    """True where a token is padding; None where no image is padded."""
+    spatial_shapes: tuple[tuple[int, int], ...]
+    """(height, width) of each level in tokens, padding included; finest level first."""
+    valid_ratios: Float[Tensor, "B L 2"]
+    """The share (x, y) of each level's width and height that is not padding."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What the decoder starts from."""
+
+    content: Float[Tensor, "B Q C"]
+    positions: Float[Tensor, "B Q C"]
+    references: Float[Tensor, "B Q _"] | None
+    """Reference points ``p_q``: x, y or cx, cy, w, h, fraction of image; None in DETR."""
+    proposals: "Predictions | None" = None
+    """The first stage of a two-stage detector."""
+    blocked: Bool[Tensor, "Q Q"] | None = None
+    """True where a query must not see another one in self-attention."""
+    matches: tuple[tuple[Tensor, Tensor], ...] | None = None
+    """While denoising, per image: the indices of the noised queries that are to be restored, and
+    of their targets. The noised queries come before the detector's own."""
+    num_groups: int = 0
+    """While denoising: how many noised queries restore each target."""
+    num_noised: int = 0
+    """While denoising: how many queries are noised ones."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a detector says of a batch: one scored box per query.
+
+    ``auxiliary`` holds the same from every decoder layer but the last, first layer first;
+    ``proposals`` the first stage of a two-stage detector, one box per encoder token;
+    ``denoising`` what became of the noised queries while training with denoising.
+    """
+
+    logits: Float[Tensor, "B Q K"]
+    """Before the sigmoid; in a softmax detector the last column is "no object"."""
+    boxes: Float[Tensor, "B Q 4"]
+    """``cx, cy, w, h``, fraction of image."""
+    auxiliary: tuple["Predictions", ...] = ()
+    proposals: "Predictions | None" = None
+    denoising: "Predictions | None" = None
+    matches: tuple[tuple[Tensor, Tensor], ...] | None = None
+    """Only in ``denoising``: see `Queries.matches`."""
+    num_groups: int = 0
+    """Only in ``denoising``: see `Queries.num_groups`."""

@@ -1,0 +1,218 @@
+"""The set loss: classes, boxes and overlap of matched queries (DETR, section 3.1)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, distributed, nn
+from torch.nn import functional as F
+from torchvision.ops import generalized_box_iou_loss
+
+from saccade.boxes import centre_to_corners
+from saccade.config import LossConfig
+from saccade.structures import Predictions, Targets
+from saccade.training.matcher import HungarianMatcher, Match
+
+# Keeps two boxes without area from 0/0. Areas are squared fractions of an image, a pixel's about
+# 1e-6, so torchvision's own 1e-7 would bend the loss of small objects.
+_SMALLEST_AREA = 1e-12
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The matched pairs of several layers, laid end to end: layer, image, pair."""
+
+    rows: Int64[Tensor, " M"]
+    """Rows of the flattened [layers, B, Q]."""
+    boxes: Float[Tensor, "M 4"]
+    """The matched object: ``cx, cy, w, h``, fraction of image."""
+    labels: Int64[Tensor, " M"]
+
+
+class SetCriterion(nn.Module):
+    """The losses of DETR and Deformable DETR over every set of boxes that a detector predicts.
+
+    A sigmoid detector learns its classes by the focal loss (RetinaNet, section 3), a softmax
+    detector by cross entropy with a "no object" class (DETR, section 3.1).
+    """
+
+    def __init__(
+        self,
+        config: LossConfig,
+        num_classes: int,
+        classification: Literal["sigmoid", "softmax"] = "sigmoid",
+    ) -> None:
+        """Describe the losses.
+
+        Args:
+            config: Weights, matching costs and the shape of the focal loss.
+            num_classes: K, without the "no object" class.
+            classification: As in the detector's configuration.
+        """
+        super().__init__()
+        self.config = config
+        self.num_classes = num_classes
+        self.classification = classification
+        self.matcher = HungarianMatcher(config, classification)
+
+    def forward(
+        self,
+        predictions: Predictions,
+        targets: Sequence[Targets],
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The unweighted losses, computed in float32 or wider.
+
+        Every layer is matched by itself; proposals are matched as if every object were of class
+        0, because the first stage only tells objects from background (Deformable DETR, appendix
+        A.4). Sums are divided by the number of objects in the batch, averaged over processes.
+
+        Args:
+            predictions: Boxes are ``cx, cy, w, h``, fraction of image.
+            targets: One per image, on the device of `predictions`.
+
+        Returns:
+            ``loss_ce``, ``loss_bbox`` and ``loss_giou``; the same with ``_0``, ``_1``... for
+            ``predictions.auxiliary``, ``_enc`` for ``.proposals``, and ``_dn``, ``_dn_0``... for
+            ``.denoising``.
+
+        Raises:
+            ValueError: If the logits have another number of columns than the classes ask for, the
+                targets are not one per image, or a prediction is not finite.
+        """
+        num_boxes = _num_boxes(targets, predictions.boxes.device)
+        losses = self._losses(predictions, targets, num_boxes, suffix="")
+        if predictions.proposals is not None:
+            binary = [replace(each, labels=torch.zeros_like(each.labels)) for each in targets]
+            losses |= self._losses(predictions.proposals, binary, num_boxes, suffix="_enc")
+        if predictions.denoising is not None:
+            # Every object is restored once per group (DINO, section 3.3).
+            num_noised = num_boxes * predictions.denoising.num_groups
+            losses |= self._losses(predictions.denoising, targets, num_noised, suffix="_dn")
+        return losses
+
+    def total(self, losses: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+        """The weighted sum of what `forward` returned: the number to minimise."""
+        weights = {
+            "ce": self.config.class_weight,
+            "bbox": self.config.box_weight,
+            "giou": self.config.giou_weight,
+        }
+        terms = [weights[name.split("_")[1]] * loss for name, loss in losses.items()]
+        return torch.stack(terms).sum()
+
+    def _losses(
+        self,
+        predictions: Predictions,
+        targets: Sequence[Targets],
+        num_boxes: Tensor,
+        suffix: str,
+    ) -> dict[str, Tensor]:
+        """The losses of one prediction and of its auxiliary ones, all layers at once."""
+        layers = (*predictions.auxiliary, predictions)
+        logits = torch.stack([layer.logits for layer in layers])
+        boxes = torch.stack([layer.boxes for layer in layers])
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
+        self._check_columns(logits.shape[-1])
+        if predictions.matches is None:
+            layer_matches = self.matcher.match_layers(logits, boxes, targets)
+        else:
+            layer_matches = [list(predictions.matches)] * len(layers)
+        pairs = _pair(layer_matches, targets, boxes)
+        terms = {
+            "loss_ce": (
+                self._focal(logits, pairs) / num_boxes
+                if self.classification == "sigmoid"
+                else self._cross_entropy(logits, pairs)
+            ),
+            "loss_bbox": _distance(boxes, pairs) / num_boxes,
+            "loss_giou": _overlap(boxes, pairs) / num_boxes,
+        }
+        suffixes = [*(f"{suffix}_{i}" for i in range(len(layers) - 1)), suffix]
+        return {
+            f"{name}{ending}": loss
+            for name, values in terms.items()
+            for ending, loss in zip(suffixes, values.unbind(), strict=True)
+        }
+
+    def _check_columns(self, num_columns: int) -> None:
+        expected = self.num_classes + (self.classification == "softmax")
+        if num_columns != expected:
+            extra = ' + 1 for "no object"' if self.classification == "softmax" else ""
+            raise ValueError(
+                f"logits have {num_columns} columns, but {self.num_classes} classes{extra} make "
+                f"{expected}: build the criterion with the num_classes of the detector."
+            )
+
+    def _focal(
+        self, logits: Float[Tensor, "layers B Q K"], pairs: _Pairs
+    ) -> Float[Tensor, " layers"]:
+        """Focal loss over every query and class, summed (RetinaNet, equation 5)."""
+        alpha, gamma = self.config.focal_alpha, self.config.focal_gamma
+        sign = torch.ones_like(logits)
+        sign.view(-1, logits.shape[-1])[pairs.rows, pairs.labels] = -1
+        # With the sign of the wrong answer, -log(p_t) is a softplus and 1 - p_t a sigmoid.
+        wrong = logits * sign
+        focal = wrong.sigmoid() ** gamma * F.softplus(wrong)
+        weight = torch.where(sign < 0, alpha, 1 - alpha)
+        return (focal * weight).flatten(1).sum(1)
+
+    def _cross_entropy(
+        self, logits: Float[Tensor, "layers B Q K"], pairs: _Pairs
+    ) -> Float[Tensor, " layers"]:
+        """Mean cross entropy over every query, weighted by the class."""
+        weights = logits.new_ones(logits.shape[-1])
+        weights[-1] = self.config.no_object_weight
+        labels = torch.full_like(logits[..., 0], self.num_classes, dtype=torch.int64)
+        labels.view(-1)[pairs.rows] = pairs.labels
+        losses = F.cross_entropy(logits.movedim(-1, 1), labels, weights, reduction="none")
+        return losses.flatten(1).sum(1) / weights[labels].flatten(1).sum(1)
+
+
+def _num_boxes(targets: Sequence[Targets], device: torch.device) -> Float[Tensor, ""]:
+    """Objects in the batch, averaged over processes so that summed gradients agree; at least 1."""
+    count = torch.tensor(float(sum(len(each.labels) for each in targets)), device=device)
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(count)
+        count = count / distributed.get_world_size()
+    return count.clamp(min=1)
+
+
+def _pair(
+    layer_matches: Sequence[Sequence[Match]],
+    targets: Sequence[Targets],
+    boxes: Float[Tensor, "layers B Q 4"],
+) -> _Pairs:
+    num_queries = boxes.shape[2]
+    first_objects = [0]
+    for target in targets:
+        first_objects.append(first_objects[-1] + len(target.labels))
+    rows, objects = [], []
+    for layer, matches in enumerate(layer_matches):
+        for image, (queries, targets_matched) in enumerate(matches):
+            rows.append(queries + (layer * len(targets) + image) * num_queries)
+            objects.append(targets_matched + first_objects[image])
+    index = torch.stack([torch.cat(rows), torch.cat(objects)]).to(boxes.device)
+    all_boxes = torch.cat([target.fractions for target in targets]).to(boxes.dtype)
+    all_labels = torch.cat([target.labels for target in targets])
+    return _Pairs(index[0], all_boxes[index[1]], all_labels[index[1]])
+
+
+def _distance(boxes: Float[Tensor, "layers B Q 4"], pairs: _Pairs) -> Float[Tensor, " layers"]:
+    """L1 between matched boxes, summed in each layer."""
+    matched = boxes.flatten(0, 2)[pairs.rows]
+    return _sum_layers((matched - pairs.boxes).abs().sum(1), len(boxes))
+
+
+def _overlap(boxes: Float[Tensor, "layers B Q 4"], pairs: _Pairs) -> Float[Tensor, " layers"]:
+    """1 - GIoU of matched boxes, summed in each layer."""
+    matched = centre_to_corners(boxes.flatten(0, 2)[pairs.rows])
+    objects = centre_to_corners(pairs.boxes)
+    return _sum_layers(generalized_box_iou_loss(matched, objects, eps=_SMALLEST_AREA), len(boxes))
+
+
+def _sum_layers(values: Float[Tensor, " M"], num_layers: int) -> Float[Tensor, " layers"]:
+    """Sums of the equal shares that the layers have of the pairs."""
+    return values.view(num_layers, len(values) // num_layers).sum(1)

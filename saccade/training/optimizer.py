@@ -1,0 +1,122 @@
+"""AdamW with the learning rates of Deformable DETR, and how they change over a run."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from saccade.config import OptimizerConfig, ScheduleConfig
+
+_SAMPLING_PROJECTIONS = ("sampling_offsets", "reference_points")
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """The trained parameters of a detector, grouped by the learning rate of their module.
+
+    The groups are "backbone" (``model.backbone``), "sampling" (every `nn.Linear` that a module
+    holds as ``sampling_offsets`` or ``reference_points``) and "other"; the part of a group that
+    does not decay is named "... vectors". Empty groups are left out.
+
+    Returns:
+        Groups for a torch optimiser, with ``name`` and the ``initial_lr`` that
+        `set_learning_rate` starts from.
+
+    Raises:
+        ValueError: If the model has no module named "backbone".
+    """
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        raise ValueError(
+            f'{type(model).__name__} has no module named "backbone": pass the detector itself, '
+            "not a wrapper around it."
+        )
+    kinds = {id(parameter): "sampling" for parameter in _sampling_parameters(model)}
+    kinds |= {id(parameter): "backbone" for parameter in backbone.parameters()}
+    rates = {
+        "other": config.learning_rate,
+        "backbone": config.learning_rate * config.backbone_factor,
+        "sampling": config.learning_rate * config.sampling_factor,
+    }
+    groups: dict[tuple[str, bool], dict[str, Any]] = {
+        (kind, decayed): {
+            "name": kind if decayed else f"{kind} vectors",
+            "params": [],
+            "lr": rate,
+            "initial_lr": rate,
+            "weight_decay": config.weight_decay if decayed else 0.0,
+        }
+        for kind, rate in rates.items()
+        for decayed in (True, False)
+    }
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            kind = kinds.get(id(parameter), "other")
+            decayed = config.decay_vectors or parameter.ndim != 1
+            groups[kind, decayed]["params"].append(parameter)
+    return [group for group in groups.values() if group["params"]]
+
+
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over `parameter_groups`, in one kernel per group where the device has it.
+
+    Move the model to its device first: the choice of kernel looks at the parameters.
+
+    Raises:
+        ValueError: If the model has no module named "backbone", or no parameter is trained.
+    """
+    groups = parameter_groups(model, config)
+    if not groups:
+        raise ValueError(
+            f"no parameter of {type(model).__name__} is trained: set requires_grad on those to "
+            "train before building the optimiser."
+        )
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    return torch.optim.AdamW(groups, fused=devices <= {"cpu", "cuda"})
+
+
+def learning_rate_factor(progress: float, schedule: ScheduleConfig) -> float:
+    """What multiplies every learning rate at a moment of the run.
+
+    Args:
+        progress: Fraction of the run that has passed, in steps or in time; a run that overstays
+            keeps the factor of its end.
+        schedule: How the factor changes.
+
+    Raises:
+        ValueError: If `progress` is negative or not a number.
+
+    >>> [learning_rate_factor(epoch / 50, ScheduleConfig()) for epoch in (0, 39, 40, 50)]
+    [1.0, 1.0, 0.1, 0.1]
+    """
+    if not progress >= 0:
+        raise ValueError(
+            f"progress is {progress}: expected the fraction of the run that has passed, 0 to 1."
+        )
+    if progress < schedule.warmup:
+        return progress / schedule.warmup
+    if schedule.kind == "step":
+        return 1.0 if progress < schedule.drop_at else schedule.drop_factor
+    passed = (min(progress, 1.0) - schedule.warmup) / (1 - schedule.warmup)
+    return (
+        schedule.final_factor + (1 - schedule.final_factor) * (1 + math.cos(math.pi * passed)) / 2
+    )
+
+
+def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
+    """Set every group's learning rate to `factor` times the one it was built with."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+def _sampling_parameters(model: nn.Module) -> list[nn.Parameter]:
+    projections = (
+        getattr(module, name, None) for module in model.modules() for name in _SAMPLING_PROJECTIONS
+    )
+    return [
+        parameter
+        for projection in projections
+        if isinstance(projection, nn.Linear)
+        for parameter in projection.parameters()
+    ]

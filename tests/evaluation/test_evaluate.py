@@ -1,0 +1,88 @@
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed
+
+from saccade.evaluation import CocoEvaluator, evaluate
+from saccade.structures import Batch, Targets
+
+SIZES = {1: (100, 200), 2: (200, 100)}
+FRACTIONS = torch.tensor([[0.5, 0.4, 0.3, 0.6]])
+
+
+@dataclass(frozen=True)
+class Found:
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+@pytest.fixture
+def evaluator(tmp_path: Path) -> CocoEvaluator:
+    """Of two images, each with one object where FRACTIONS says."""
+    images = [
+        {"id": id, "file_name": "a.jpg", "height": h, "width": w} for id, (h, w) in SIZES.items()
+    ]
+    objects = [
+        {"id": id, "image_id": id, "category_id": 1, "bbox": [0.35 * w, 0.1 * h, 0.3 * w, 0.6 * h]}
+        for id, (h, w) in SIZES.items()
+    ]
+    categories = [{"id": 1, "name": "cat"}]
+    file = tmp_path / "val.json"
+    content = {"images": images, "annotations": objects, "categories": categories}
+    file.write_text(json.dumps(content))
+    return CocoEvaluator(file, ["dog", "cat"])
+
+
+def loader(*image_ids: int) -> Iterator[tuple[Batch, list[Targets]]]:
+    for image_id in image_ids:
+        targets = Targets(torch.zeros(0, 4), torch.zeros(0).long(), (32, 48), image_id)
+        yield Batch.from_images([torch.zeros(3, 32, 48)]), [targets]
+
+
+def predict(batch: Batch) -> list[Found]:
+    assert torch.is_inference_mode_enabled()
+    return [Found(FRACTIONS, torch.tensor([0.9]), torch.tensor([1])) for _ in batch.sizes]
+
+
+def test_detections_are_judged_in_the_original_image(evaluator: CocoEvaluator) -> None:
+    assert evaluate(predict, loader(1, 2), evaluator).numbers["AP"] == pytest.approx(1)
+
+
+def test_an_image_that_is_not_passed_is_missed(evaluator: CocoEvaluator) -> None:
+    assert evaluate(predict, loader(2), evaluator).numbers["AR100"] == pytest.approx(0.5)
+
+
+def _evaluate_share(rank: int, folder: str, evaluator: CocoEvaluator) -> None:
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    result = evaluate(predict, loader(rank + 1), evaluator)
+    distributed.destroy_process_group()
+    (Path(folder) / f"{rank}.txt").write_text(str(result.AP))
+
+
+@pytest.mark.slow
+def test_processes_share_the_images(evaluator: CocoEvaluator, tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(_evaluate_share, (str(tmp_path), evaluator), nprocs=2)
+    scores = [float((tmp_path / f"{rank}.txt").read_text()) for rank in (0, 1)]
+    assert scores == pytest.approx([1, 1])
+
+
+def test_states_of_all_processes_are_merged(
+    evaluator: CocoEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the slow test does with two processes, the other one played by a stand-in."""
+    other = (FRACTIONS.new_tensor([[70.0, 10.0, 130.0, 70.0]]), torch.ones(1), torch.tensor([1]))
+
+    def gather(states: list[object], state: dict[int, object]) -> None:
+        states[:] = [state, {1: other}]
+
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "all_gather_object", gather)
+    assert evaluate(predict, loader(2), evaluator).numbers["AP"] == pytest.approx(1)
