@@ -15,7 +15,7 @@ class BackboneConfig:
     """The convolutional network that turns the image into feature maps."""
 
     name: str = "resnet50"
-    """A timm model with `features_only`, or "small-resnet", the library's own for small machines."""
+    """A timm model with `features_only`, or the library's own "small-resnet"."""
     levels: tuple[int, ...] = (3, 4, 5)
     """Which maps are used: C_l has stride 2**l."""
     dilated: bool = False
@@ -141,6 +141,7 @@ class DetectorConfig:
     """A complete detector. `saccade.Detector` builds exactly this."""
 
     class_names: tuple[str, ...]
+    """In the order of the labels; a training run takes those of its dataset."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     neck: NeckConfig = field(default_factory=NeckConfig)
     positions: PositionConfig = field(default_factory=PositionConfig)
@@ -274,18 +275,6 @@ class ScheduleConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where the images are and how they are read."""
-
-    folder: str = ""
-    """A COCO-style dataset: annotations/train.json with images/, COCO's own, or Roboflow's layout."""
-    train_split: str = "train"
-    val_split: str = "val"
-    num_workers: int = 2
-    """Processes that read and transform images, beside each training process."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class LaunchConfig:
     """Which devices train, as Lightning Fabric understands it."""
 
@@ -304,7 +293,13 @@ class RunConfig:
     """A complete training run: what a run folder's config.yaml holds."""
 
     model: DetectorConfig
-    data: DataConfig = field(default_factory=DataConfig)
+    data: str = ""
+    """Folder of a COCO-style dataset: annotations/train.json with images/, COCO's own layout, or
+    Roboflow's."""
+    train_split: str = "train"
+    val_split: str = "val"
+    num_workers: int = 2
+    """Processes that read and transform images, beside each training process."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -198,8 +198,6 @@ def preset_config(name: str, class_names: Sequence[str] | None = None) -> Detect
         ValueError: If there is no preset of that name.
     """
     if name not in PRESETS:
-        raise ValueError(
-            f'there is no preset "{name}": expected one of {", ".join(PRESETS)}.'
-        )
+        raise ValueError(f'there is no preset "{name}": expected one of {", ".join(PRESETS)}.')
     config = PRESETS[name]()
     return config if class_names is None else replace(config, class_names=tuple(class_names))

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from saccade.config import (
     AugmentationConfig,
-    DataConfig,
     DetectorConfig,
     LossConfig,
     OptimizerConfig,
@@ -37,11 +36,11 @@ def detr(model: DetectorConfig) -> RunConfig:
 
 
 def small(model: DetectorConfig) -> RunConfig:
-    """From random weights on a small machine: one rate for all, a cosine, sizes around the input's."""
+    """From random weights on a small machine: one learning rate, a cosine, the input's own size."""
     base = detr(model) if model.classification == "softmax" else deformable_detr(model)
     return replace(
         base,
-        data=DataConfig(num_workers=0),
+        num_workers=0,
         augmentation=AugmentationConfig(
             vertical_flip=0.5,
             short_sides=(model.input.short_side,),

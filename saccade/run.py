@@ -4,9 +4,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
+from rich.progress import track
 
 from saccade.config import RunConfig
 from saccade.data import (
@@ -19,7 +19,7 @@ from saccade.data import (
 )
 from saccade.evaluation import CocoEvaluator, CocoResult, evaluate
 from saccade.inference.predictor import Detector
-from saccade.model import DetectorModel, select
+from saccade.model import DetectorModel, Found, select
 from saccade.settings import write_yaml
 from saccade.structures import Batch
 from saccade.training.checkpoint import Progress
@@ -30,8 +30,8 @@ def train(config: RunConfig, folder: Path, resume: bool = False) -> Detector:
     """Train a detector and leave everything in `folder`.
 
     ``config.yaml`` is the complete run, ``best/`` and ``last/`` hold the weights, ``last.ckpt``
-    what `resume` needs, ``evaluations.jsonl`` one line of COCO numbers per evaluation,
-    ``metrics.csv`` and the TensorBoard file the losses.
+    what `resume` needs, ``evaluations.jsonl`` one line of COCO numbers per evaluation, ``logs/``
+    (TensorBoard) and ``csv/`` the losses of every session.
 
     Args:
         config: The run; its classes are replaced by those of the dataset.
@@ -44,7 +44,11 @@ def train(config: RunConfig, folder: Path, resume: bool = False) -> Detector:
     Raises:
         ValueError: If the dataset or the configuration is unusable, or a loss is not finite.
     """
-    split = find_split(Path(config.data.folder), config.data.train_split)
+    if not resume and (folder / "config.yaml").exists():
+        raise ValueError(
+            f"{folder} holds a run already: resume it (--resume), or name another folder (--out)."
+        )
+    split = find_split(Path(config.data), config.train_split)
     transform = training_transform(config.augmentation, config.model.input)
     dataset = CocoDataset(split, transform=transform, seed=config.seed)
     config = replace(config, model=replace(config.model, class_names=dataset.class_names))
@@ -52,7 +56,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False) -> Detector:
     loader = training_loader(
         dataset,
         batch_size=config.batch_size,
-        num_workers=config.data.num_workers,
+        num_workers=config.num_workers,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
     )
@@ -61,26 +65,24 @@ def train(config: RunConfig, folder: Path, resume: bool = False) -> Detector:
     if fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         write_yaml(config, folder / "config.yaml")
-        if not resume:
-            (folder / "evaluations.jsonl").unlink(missing_ok=True)
 
-    def evaluate_and_keep(progress: Progress) -> float:
+    def evaluate_and_keep(progress: Progress) -> dict[str, float]:
         result = evaluate_detector(
             detector,
-            Path(config.data.folder),
-            config.data.val_split,
+            Path(config.data),
+            config.val_split,
             batch_size=config.batch_size,
-            num_workers=config.data.num_workers,
+            num_workers=config.num_workers,
             fabric=fabric,
         )
         if fabric.is_global_zero:
-            record = {"epoch": progress.epoch, "step": progress.step}
+            record: dict[str, float] = {"epoch": progress.epoch, "step": progress.step}
             record |= {"minutes": progress.seconds / 60, **result.numbers}
             with (folder / "evaluations.jsonl").open("a") as file:
                 file.write(json.dumps(record) + "\n")
             if result.AP > progress.best_ap:
                 detector.save_pretrained(folder / "best")
-        return result.AP
+        return result.numbers
 
     fit(fabric, detector.model, loader, config, folder, evaluate_and_keep, resume)
     if fabric.is_global_zero:
@@ -98,6 +100,7 @@ def evaluate_detector(
     num_workers: int = 0,
     max_detections: int = 100,
     fabric: Fabric | None = None,
+    progress: bool = False,
 ) -> CocoResult:
     """COCO's numbers of a detector on one split of a dataset.
 
@@ -109,6 +112,7 @@ def evaluate_detector(
         num_workers: Processes that read images.
         max_detections: How many count per image and class.
         fabric: Where several processes evaluate together.
+        progress: Show a progress bar.
     """
     found = find_split(data, split)
     evaluator = CocoEvaluator(found.annotations, detector.class_names, max_detections)
@@ -121,23 +125,23 @@ def evaluate_detector(
         world_size=fabric.world_size if fabric else 1,
     )
 
-    def predict(batch: Batch) -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        predictions = detector.model(batch)
-        found = select(predictions, detector.config.classification, max_detections)
-        return [(image.boxes, image.scores, image.labels) for image in found]
+    def predict(batch: Batch) -> list[Found]:
+        return select(detector.model(batch), detector.config.classification, max_detections)
 
-    return evaluate(predict, loader, evaluator, detector.device)
+    batches = track(loader, "evaluating", disable=not progress)
+    return evaluate(predict, batches, evaluator, detector.device)
 
 
 def _launch(config: RunConfig, folder: Path) -> Fabric:
     launch = config.launch
+    session = f"session-{len(list(folder.glob('logs/session-*'))) + 1}"
     fabric = Fabric(
         accelerator=launch.accelerator,
         devices=launch.devices,
         num_nodes=launch.num_nodes,
         loggers=[
-            TensorBoardLogger(folder, name="", version=""),
-            CSVLogger(folder, name="", version=""),
+            TensorBoardLogger(folder, name="logs", version=session),
+            CSVLogger(folder, name="csv", version=session),
         ],
     )
     fabric.launch()

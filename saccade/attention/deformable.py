@@ -63,7 +63,7 @@ class DeformableAttention(nn.Module):
             self.sampling_locations(query, references, memory),
             self.sampling_weights(query),
         )
-        return self.output_projection(gathered)  # type: ignore[no-any-return]
+        return self.output_projection(gathered)
 
     def sampling_locations(
         self, query: Float[Tensor, "B Q C"], references: Float[Tensor, "B Q _"], memory: Tokens

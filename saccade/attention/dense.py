@@ -40,20 +40,17 @@ class MultiheadAttention(nn.Module):
             value: What is gathered.
             blocked: True where a query must not look, broadcastable to [B, M, Q, S].
         """
-        heads = (
-            projection(tensor).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for projection, tensor in (
-                (self.query_projection, query),
-                (self.key_projection, key),
-                (self.value_projection, value),
-            )
-        )
         attended = F.scaled_dot_product_attention(
-            *heads,
+            self._split(self.query_projection(query)),
+            self._split(self.key_projection(key)),
+            self._split(self.value_projection(value)),
             attn_mask=None if blocked is None else ~blocked,
             dropout_p=self.dropout if self.training else 0.0,
         )
-        return self.output_projection(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.output_projection(attended.transpose(1, 2).flatten(2))
+
+    def _split(self, projected: Float[Tensor, "B N C"]) -> Float[Tensor, "B M N D"]:
+        return projected.view(*projected.shape[:-1], self.num_heads, -1).transpose(1, 2)
 
 
 class DenseAttention(nn.Module):
@@ -72,4 +69,4 @@ class DenseAttention(nn.Module):
         """Attend from `query`, its position already added, to `memory`; `references` play no part."""
         blocked = None if memory.mask is None else memory.mask[:, None, None]
         keys = memory.features + memory.positions
-        return self.attention(query, keys, memory.features, blocked)  # type: ignore[no-any-return]
+        return self.attention(query, keys, memory.features, blocked)

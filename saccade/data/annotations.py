@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -46,6 +46,16 @@ class Annotations:
     """Name by id, in rising order of id."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Category:
+    id: int
+    name: str
+    supercategory: str | None
+
+
+Identified = TypeVar("Identified", ImageEntry, _Category)
+
+
 def read_annotations(file: Path) -> Annotations:
     """Read a COCO annotation file of boxes.
 
@@ -79,13 +89,6 @@ def read_annotations(file: Path) -> Annotations:
     names = {id: entry.name for id, entry in categories.items()}
     _check_names(file, names)
     return Annotations(tuple(images.values()), tuple(objects), names)
-
-
-@dataclass(frozen=True, slots=True)
-class _Category:
-    id: int
-    name: str
-    supercategory: str | None
 
 
 def _parse(file: Path, kind: str, entries: list[Any], parse: Callable[[Any], Entry]) -> list[Entry]:
@@ -162,9 +165,6 @@ def _text(entry: dict[str, Any], key: str) -> str:
     return value
 
 
-Identified = TypeVar("Identified", ImageEntry, _Category)
-
-
 def _by_id(file: Path, kind: str, entries: list[Identified]) -> dict[int, Identified]:
     found: dict[int, Identified] = {}
     for entry in sorted(entries, key=lambda entry: entry.id):
@@ -187,8 +187,8 @@ def _check_references(
     file: Path,
     entries: list[Any],
     objects: list[ObjectEntry],
-    image_ids: Iterable[int],
-    category_ids: Iterable[int],
+    image_ids: Container[int],
+    category_ids: Container[int],
 ) -> None:
     for position, entry in enumerate(objects):
         for key, value, known in (

@@ -46,7 +46,7 @@ class CocoResult:
     @property
     def numbers(self) -> dict[str, float]:
         """The twelve numbers by name."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, float)}
+        return {name: value for name, value in vars(self).items() if not isinstance(value, dict)}
 
 
 class CocoEvaluator:
@@ -119,6 +119,10 @@ class CocoEvaluator:
             scores.detach().double().cpu(),
             labels.cpu(),
         )
+
+    def reset(self) -> None:
+        """Forget everything collected."""
+        self._found = {}
 
     def state(self) -> State:
         """Everything collected, to be sent to another process and merged there."""

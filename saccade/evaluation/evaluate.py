@@ -36,8 +36,8 @@ def evaluate(
 ) -> CocoResult:
     """Pass every batch to `predict` and return COCO's numbers.
 
-    Where torch.distributed runs, each process passes its share of the images, and all return the
-    numbers of all of them.
+    What `evaluator` collected before is forgotten. Where torch.distributed runs, each
+    process passes its share of the images, and all return the numbers of all of them.
 
     Args:
         predict: The detector in evaluation mode with its postprocessing; one result per image,
@@ -46,6 +46,7 @@ def evaluate(
         evaluator: Of the loader's annotation file; it knows the images' original sizes.
         device: Where `predict` wants the batches.
     """
+    evaluator.reset()
     with torch.inference_mode():
         for batch, targets in loader:
             found = predict(batch.to(device))

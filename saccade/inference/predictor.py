@@ -1,6 +1,5 @@
 """The detector as people use it: an image in, detections out."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -14,6 +13,7 @@ from torch import Tensor
 from saccade.boxes import fractions_to_pixels
 from saccade.config import DetectorConfig
 from saccade.data import prepare_image, read_image
+from saccade.inference.detections import supervision
 from saccade.model import DetectorModel, select
 from saccade.presets import preset_config
 from saccade.structures import Batch
@@ -146,10 +146,6 @@ class Detector:
 
     @torch.inference_mode()
     def _predict_one(self, image: ImageLike, threshold: float, top_k: int) -> "Detections":
-        with warnings.catch_warnings():
-            # supervision says at import that it would draw faster with OpenCV.
-            warnings.filterwarnings("ignore", message="OpenCV", category=UserWarning)
-            from supervision import Detections
         pixels = as_tensor(image)
         prepared = prepare_image(pixels, self.config.input).to(self.device)
         predictions = self.model(Batch.from_images([prepared]))
@@ -157,7 +153,7 @@ class Detector:
         sure = found.scores >= threshold
         labels = found.labels[sure].cpu().numpy()
         boxes = fractions_to_pixels(found.boxes[sure], (pixels.shape[1], pixels.shape[2]))
-        return Detections(
+        return supervision().Detections(
             xyxy=boxes.cpu().numpy(),
             confidence=found.scores[sure].cpu().numpy(),
             class_id=labels,

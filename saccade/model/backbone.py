@@ -1,5 +1,8 @@
 """Feature maps C_l of stride 2**l from a convolutional network, timm's or the small one."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import timm
 import torch
 from jaxtyping import Float
@@ -20,12 +23,17 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig, pretrained: bool = False) -> None:
         super().__init__()
         if config.name == "small-resnet":
-            body, strides, channels = SmallResNet(), SmallResNet.strides, SmallResNet.channels
+            strides, channels = SmallResNet.strides, SmallResNet.channels
+            self.positions = [_position(level, config, strides) for level in config.levels]
+            body: Any = SmallResNet(num_stages=self.positions[-1] + 1)
         else:
             body = _timm_body(config, pretrained)
             strides, channels = body.feature_info.reduction(), body.feature_info.channels()
+            self.positions = [_position(level, config, strides) for level in config.levels]
+            if self.positions[-1] + 1 < len(strides):
+                # Stages beyond the last map would be computed for nothing.
+                body = _timm_body(config, pretrained, out_indices=range(self.positions[-1] + 1))
             _freeze_stages(body, config.num_frozen_stages)
-        self.positions = [_position(level, config, strides) for level in config.levels]
         self.channels = [channels[position] for position in self.positions]
         if config.norm == "frozen":
             body = freeze_batch_norm_2d(body)
@@ -38,31 +46,32 @@ class Backbone(nn.Module):
         return [maps[position] for position in self.positions]
 
 
-def _timm_body(config: BackboneConfig, pretrained: bool) -> nn.Module:
+def _timm_body(
+    config: BackboneConfig, pretrained: bool, out_indices: Sequence[int] | None = None
+) -> Any:
     if config.name not in timm.list_models(config.name):
         raise ValueError(
             f'backbone.name is "{config.name}", which timm {timm.__version__} does not have: '
             "expected a name from timm.list_models(), or small-resnet."
         )
-    options = {"output_stride": 16} if config.dilated else {}
-    body: nn.Module = timm.create_model(
-        config.name, features_only=True, pretrained=pretrained, **options
-    )
-    return body
+    options: dict[str, Any] = {"output_stride": 16} if config.dilated else {}
+    if out_indices is not None:
+        options["out_indices"] = tuple(out_indices)
+    return timm.create_model(config.name, features_only=True, pretrained=pretrained, **options)
 
 
-def _position(level: int, config: BackboneConfig, strides: list[int]) -> int:
+def _position(level: int, config: BackboneConfig, strides: Sequence[int]) -> int:
     if config.dilated and level == max(config.levels):
         return len(strides) - 1
     if 2**level not in strides:
         raise ValueError(
             f"backbone.levels asks for C{level} of stride {2**level}, but {config.name} has "
-            f"strides {strides}: choose among {[s.bit_length() - 1 for s in strides]}."
+            f"strides {list(strides)}: choose among {[s.bit_length() - 1 for s in strides]}."
         )
     return strides.index(2**level)
 
 
-def _freeze_stages(body: nn.Module, num_frozen: int) -> None:
+def _freeze_stages(body: Any, num_frozen: int) -> None:
     if not num_frozen:
         return
     last = body.feature_info.module_name()[num_frozen - 1]

@@ -29,9 +29,9 @@ class Denoising(nn.Module):
         self,
         queries: Queries,
         targets: Sequence[Targets],
-        embed: Callable[[Tensor], tuple[Tensor, Tensor]],
+        embed: Callable[[Tensor], Tensor],
     ) -> Queries:
-        """The noised queries, then the given ones; `embed` gives a box's query position."""
+        """The noised queries, then the given ones; `embed` gives the position of a box's query."""
         # An image without objects still gets noised queries, all background: every parameter
         # then has a gradient in every process.
         most = max(1, *(len(target.labels) for target in targets))
@@ -44,11 +44,12 @@ class Denoising(nn.Module):
         noised_labels = self.noise_labels(labels[:, None, None].expand(-1, num_groups, 2, -1))
         noised_boxes = self.noise_boxes(boxes[:, None, None].expand(-1, num_groups, 2, -1, -1))
         references = noised_boxes.flatten(1, 3)
+        positions = embed(references)[..., : queries.positions.shape[-1]]
         assert queries.references is not None
         return replace(
             queries,
             content=torch.cat([self.labels(noised_labels.flatten(1)), queries.content], 1),
-            positions=torch.cat([embed(references)[0], queries.positions], 1),
+            positions=torch.cat([positions, queries.positions], 1),
             references=torch.cat([references, queries.references], 1),
             blocked=_blocked(num_groups, 2 * most, queries.content),
             matches=tuple(_matches(target, num_groups, most) for target in targets),
@@ -69,7 +70,10 @@ class Denoising(nn.Module):
         shifts[:, :, 1] += 1
         signs = torch.randint_like(boxes, 2) * 2 - 1
         moved = centre_to_corners(boxes) + signs * shifts * half_extents * self.config.box_noise
-        return corners_to_centre(moved.clamp(0, 1))
+        # Sides that have passed each other change places.
+        first, second = moved.clamp(0, 1).chunk(2, -1)
+        corners = torch.cat([torch.minimum(first, second), torch.maximum(first, second)], -1)
+        return corners_to_centre(corners)
 
 
 def separate_noised(predictions: Predictions, queries: Queries) -> Predictions:

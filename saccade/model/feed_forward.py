@@ -19,4 +19,4 @@ class FeedForward(nn.Module):
     def forward(self, features: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
         """Transform each token or query by itself."""
         hidden = self.dropout(self.expand(features).relu())
-        return self.norm(features + self.dropout(self.contract(hidden)))  # type: ignore[no-any-return]
+        return self.norm(features + self.dropout(self.contract(hidden)))

@@ -18,10 +18,17 @@ class BoxHead(nn.Module):
             [nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, 4)]
         )
 
+    @property
+    def last(self) -> nn.Linear:
+        """The layer whose bias is the first guess."""
+        layer = self.layers[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def forward(self, queries: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q 4"]:
         """One correction per query."""
         first, second, last = self.layers
-        return last(second(first(queries).relu()).relu())  # type: ignore[no-any-return]
+        return last(second(first(queries).relu()).relu())
 
 
 class Heads(nn.Module):
@@ -32,10 +39,11 @@ class Heads(nn.Module):
         count = config.decoder.num_layers if config.decoder.refined else 1
         class_head, box_head = make_heads(config)
         self.class_heads = nn.ModuleList(copy.deepcopy(class_head) for _ in range(count))
-        self.box_heads = nn.ModuleList(copy.deepcopy(box_head) for _ in range(count))
+        box_heads = [copy.deepcopy(box_head) for _ in range(count)]
         if config.classification == "sigmoid" and config.queries.source == "learned":
             # A first guess of small boxes, sigmoid(-2) = 0.12 of the image; refinement keeps it.
-            nn.init.constant_(self.box_heads[0].layers[-1].bias[2:], -2.0)
+            nn.init.constant_(box_heads[0].last.bias[2:], -2.0)
+        self.box_heads = nn.ModuleList(box_heads)
 
     def forward(
         self, layer: int, queries: Float[Tensor, "B Q C"]
@@ -53,6 +61,6 @@ def make_heads(config: DetectorConfig) -> tuple[nn.Linear, BoxHead]:
     class_head = nn.Linear(config.neck.width, config.num_classes)
     # Every query starts as background with probability 0.99 (focal loss, section 4.1 there).
     nn.init.constant_(class_head.bias, -math.log(99))
-    nn.init.zeros_(box_head.layers[-1].weight)  # type: ignore[arg-type]
-    nn.init.zeros_(box_head.layers[-1].bias)  # type: ignore[arg-type]
+    nn.init.zeros_(box_head.last.weight)
+    nn.init.zeros_(box_head.last.bias)
     return class_head, box_head

@@ -22,22 +22,24 @@ class BasicBlock(nn.Module):
         )
         self.activation = nn.ReLU(inplace=True)
         # A block that begins as its shortcut trains faster (Goyal et al. 2017, section 5.1).
-        nn.init.zeros_(self.second[1].weight)
+        last_norm = self.second[1]
+        assert isinstance(last_norm, nn.BatchNorm2d)
+        nn.init.zeros_(last_norm.weight)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Residual transform of [B, C, H, W]."""
         residual = self.second(self.activation(self.first(maps)))
-        return self.activation(residual + self.shortcut(maps))  # type: ignore[no-any-return]
+        return self.activation(residual + self.shortcut(maps))
 
 
 class SmallResNet(nn.Module):
     """Stages of 1, 2, 2 and 1 basic blocks behind a stem of stride 4: two million parameters."""
 
-    strides = [4, 8, 16, 32]
-    channels = [48, 96, 160, 224]
-    blocks = [1, 2, 2, 1]
+    strides = (4, 8, 16, 32)
+    channels = (48, 96, 160, 224)
+    blocks = (1, 2, 2, 1)
 
-    def __init__(self) -> None:
+    def __init__(self, num_stages: int = 4) -> None:
         super().__init__()
         first = self.channels[0]
         self.stem = nn.Sequential(
@@ -48,7 +50,8 @@ class SmallResNet(nn.Module):
         )
         self.stages = nn.ModuleList()
         inputs = first
-        for index, (outputs, count) in enumerate(zip(self.channels, self.blocks, strict=True)):
+        for index in range(num_stages):
+            outputs, count = self.channels[index], self.blocks[index]
             stride = 1 if index == 0 else 2
             self.stages.append(
                 nn.Sequential(
@@ -62,7 +65,7 @@ class SmallResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Maps of strides 4, 8, 16 and 32."""
+        """Maps of strides 4, 8, 16 and 32, as far as there are stages."""
         maps = [self.stem(images)]
         for stage in self.stages:
             maps.append(stage(maps[-1]))

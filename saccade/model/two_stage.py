@@ -1,12 +1,9 @@
 """The first stage: encoder tokens propose boxes, the best become queries (appendix A.4)."""
 
-from collections.abc import Sequence
-
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from saccade.boxes import logit
 from saccade.config import DetectorConfig
 from saccade.model.encoder import token_centres
 from saccade.model.heads import make_heads
@@ -21,15 +18,14 @@ class ProposalQueries(nn.Module):
         super().__init__()
         width = config.neck.width
         self.num_queries = config.queries.num_queries
-        self.token_projection = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width))
+        self.width = width
+        self.token_projection = _projection(width, width)
         self.class_head, self.box_head = make_heads(config)
         self.content = (
             nn.Embedding(self.num_queries, width) if config.queries.content == "learned" else None
         )
         outputs = width if self.content is not None else 2 * width
-        self.box_projection = nn.Sequential(nn.Linear(2 * width, outputs), nn.LayerNorm(outputs))
-        nn.init.xavier_uniform_(self.token_projection[0].weight)
-        nn.init.xavier_uniform_(self.box_projection[0].weight)
+        self.box_projection = _projection(2 * width, outputs)
 
     def forward(self, memory: Tokens) -> Queries:
         """The best proposals as queries; all proposals come along for the encoder's loss."""
@@ -42,7 +38,11 @@ class ProposalQueries(nn.Module):
         # The encoder learns "object or not" in channel 0 (its targets are all labelled 0).
         best = proposals.logits[..., 0].topk(self.num_queries).indices
         references = proposals.boxes.detach().gather(1, best[..., None].expand(-1, -1, 4))
-        positions, content = self.embed(references)
+        embedded = self.embed(references)
+        if self.content is None:
+            positions, content = embedded.chunk(2, -1)
+        else:
+            positions, content = embedded, self.content.weight.expand_as(embedded)
         return Queries(content, positions, references, proposals)
 
     def propose(self, memory: Tokens) -> Predictions:
@@ -57,15 +57,19 @@ class ProposalQueries(nn.Module):
             logits=self.class_head(tokens), boxes=(self.box_head(tokens) + unbounded).sigmoid()
         )
 
-    def embed(
-        self, boxes: Float[Tensor, "B Q 4"]
-    ) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B Q C"]]:
-        """Positions and contents of queries that start from boxes, fraction of image."""
-        embedded = self.box_projection(box_embedding(boxes, self.token_projection[0].in_features))
-        if self.content is None:
-            positions, content = embedded.chunk(2, -1)
-            return positions, content
-        return embedded, self.content.weight[: boxes.shape[1]].expand_as(embedded)
+    def embed(self, boxes: Float[Tensor, "B Q 4"]) -> Float[Tensor, "B Q _"]:
+        """What queries that start from boxes, fraction of image, begin with.
+
+        Their positions [B, Q, C], followed by their contents [B, Q, C] where these come from the
+        proposals.
+        """
+        return self.box_projection(box_embedding(boxes, self.width))
+
+
+def _projection(inputs: int, outputs: int) -> nn.Sequential:
+    linear = nn.Linear(inputs, outputs)
+    nn.init.xavier_uniform_(linear.weight)
+    return nn.Sequential(linear, nn.LayerNorm(outputs))
 
 
 def default_boxes(memory: Tokens, side: float = 0.05) -> Float[Tensor, "B S 4"]:

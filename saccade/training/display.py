@@ -4,9 +4,11 @@ import time
 from types import TracebackType
 
 from lightning.fabric import Fabric
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 from torch import Tensor
 
 from saccade.config import RunConfig
@@ -24,29 +26,29 @@ class Display:
         self, fabric: Fabric, config: RunConfig, steps_per_epoch: int, progress: Progress
     ) -> None:
         self.fabric = fabric
-        self.config = config
-        self.total = (
-            config.epochs * steps_per_epoch if config.minutes is None else config.minutes * 60
-        )
+        self.by_clock = config.minutes is not None
         self.images = 0
         self.shown_at = 0.0
         self.first_second = progress.seconds
-        self.ap = ""
-        self.console = Console()
+        self.console = Console(highlight=False, quiet=not fabric.is_global_zero)
         self.bar = Bar(
-            TextColumn("{task.description}"),
+            TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[figures]}"),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not fabric.is_global_zero,
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
             expand=True,
         )
-        self.task = self.bar.add_task("epoch 1", total=self.total, figures="starting")
+        total = config.minutes * 60 if config.minutes else config.epochs * steps_per_epoch
+        self.task = self.bar.add_task("", total=total, epoch=progress.epoch + 1, rate="starting")
+        self.losses = Text("")
+        # Live draws on terminals only; elsewhere a line per evaluation is all that is printed.
+        self.live = Live(
+            Group(self.bar, self.losses), console=self.console, transient=True, auto_refresh=False
+        )
 
     def __enter__(self) -> "Display":
-        self.bar.start()
+        if self.console.is_terminal:
+            self.live.start()
         return self
 
     def __exit__(
@@ -55,7 +57,7 @@ class Display:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.bar.stop()
+        self.live.stop()
 
     def step(
         self,
@@ -73,20 +75,27 @@ class Display:
         if time.perf_counter() - self.shown_at > SHOW_EVERY_SECONDS:
             # Reading a loss waits for the device, so not after every step.
             self.shown_at = time.perf_counter()
-            parts = "  ".join(f"{name} {losses[key].item():.3f}" for name, key in SHOWN.items())
+            parts = ", ".join(f"{name} {losses[key].item():.3f}" for name, key in SHOWN.items())
+            self.losses.plain = f"loss {total.item():.2f} ({parts} in the last layer)"
             self.bar.update(
                 self.task,
-                completed=progress.step if self.config.minutes is None else progress.seconds,
-                description=f"epoch {progress.epoch + 1}",
-                figures=f"loss {total.item():.2f}  {parts}  {rate:.1f} images/s{self.ap}",
+                completed=progress.seconds if self.by_clock else progress.step,
+                epoch=progress.epoch + 1,
+                rate=f"{rate:.1f} images/s",
             )
+            self.live.refresh()
         if progress.step % LOG_EVERY_STEPS == 0:
             values = {name: loss.item() for name, loss in losses.items()}
             values |= {"loss": total.item(), "learning_rate": learning_rate, "images_per_s": rate}
             self.fabric.log_dict(values, step=progress.step)
 
-    def evaluated(self, progress: Progress, ap: float) -> None:
-        """Show and log the AP of an evaluation."""
-        self.ap = f"  AP {ap:.3f}"
+    def evaluated(self, progress: Progress, numbers: dict[str, float]) -> None:
+        """Print and log what an evaluation found."""
+        minutes, seconds = divmod(round(progress.seconds), 60)
+        figures = "  ".join(f"{name} {100 * numbers[name]:.1f}" for name in ("AP", "AP50", "AP75"))
+        self.console.print(
+            f"after {minutes}:{seconds:02d} min, step {progress.step} "
+            f"(epoch {progress.epoch + 1}):  {figures}"
+        )
         if self.fabric.is_global_zero:
-            self.fabric.log("AP", ap, step=progress.step)
+            self.fabric.log_dict(numbers, step=progress.step)

@@ -42,7 +42,7 @@ def fit(
     loader: StatefulDataLoader,
     config: RunConfig,
     folder: Path,
-    evaluate: Callable[[Progress], float],
+    evaluate: Callable[[Progress], dict[str, float]],
     resume: bool = False,
 ) -> None:
     """Train `model` in place and leave ``last.ckpt`` in `folder` after every epoch.
@@ -56,7 +56,7 @@ def fit(
         loader: Its dataset has `set_epoch`; yields (Batch, list[Targets]).
         config: The run.
         folder: The run folder.
-        evaluate: Called in every process, the model in evaluation mode; returns the AP.
+        evaluate: Called in every process, the model in evaluation mode; returns COCO's numbers.
         resume: Continue from ``last.ckpt``.
 
     Raises:
@@ -72,12 +72,13 @@ def fit(
         optimizer.load_state_dict(optimizer_state)
     losses_of, optimizer = fabric.setup(LossModel(model, criterion, config.launch.bf16), optimizer)
 
+    clock = Stopwatch(fabric)
     with Display(fabric, config, len(loader), progress) as display:
         while not is_over(progress, config):
             torch.manual_seed(random_seed(config.seed, progress.epoch, fabric.global_rank))
             loader.dataset.set_epoch(progress.epoch)
             model.train()
-            started = time.perf_counter()
+            clock.start()
             for batch, targets in loader:
                 share = share_passed(progress, config, len(loader))
                 set_learning_rate(optimizer, learning_rate_factor(share, config.schedule))
@@ -91,15 +92,13 @@ def fit(
                 optimizer.step()
                 optimizer.zero_grad()
                 progress.step += 1
-                now = time.perf_counter()
-                progress.seconds, started = progress.seconds + now - started, now
-                agree_on_time(fabric, progress)
+                progress.seconds += clock.lap()
                 display.step(progress, total, losses, optimizer.param_groups[0]["lr"], len(targets))
                 if config.minutes and is_over(progress, config):
                     break
                 if config.minutes and is_evaluation_due(progress, config):
                     evaluate_now(model, evaluate, progress, display)
-                    started = time.perf_counter()
+                    clock.start()
             progress.epoch += 1
             if is_over(progress, config) or is_evaluation_due(progress, config):
                 evaluate_now(model, evaluate, progress, display)
@@ -111,14 +110,17 @@ def fit(
 
 
 def evaluate_now(
-    model: nn.Module, evaluate: Callable[[Progress], float], progress: Progress, display: Display
+    model: nn.Module,
+    evaluate: Callable[[Progress], dict[str, float]],
+    progress: Progress,
+    display: Display,
 ) -> None:
     """Evaluate between two steps; the time it takes is not training time."""
     model.eval()
     progress.evaluations += 1
-    ap = evaluate(progress)
-    progress.best_ap = max(progress.best_ap, ap)
-    display.evaluated(progress, ap)
+    numbers = evaluate(progress)
+    progress.best_ap = max(progress.best_ap, numbers["AP"])
+    display.evaluated(progress, numbers)
     model.train()
 
 
@@ -147,10 +149,26 @@ def is_evaluation_due(progress: Progress, config: RunConfig) -> bool:
     return math.floor(passed * count + 1e-9) > progress.evaluations
 
 
-def agree_on_time(fabric: Fabric, progress: Progress) -> None:
-    """All processes go by the first one's clock, so that they stop after the same step."""
-    if fabric.world_size > 1:
-        progress.seconds = fabric.broadcast(progress.seconds)
+class Stopwatch:
+    """Seconds of training, the same in every process."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.fabric = fabric
+        self.compiled = False
+        self.started = 0.0
+
+    def start(self) -> None:
+        """Begin a lap now."""
+        self.started = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the lap began, and begin another; the first one compiled kernels: none."""
+        now = time.perf_counter()
+        seconds, self.started = now - self.started, now
+        if not self.compiled:
+            self.compiled, seconds = True, 0.0
+        # All processes go by the first one's clock, so that they stop after the same step.
+        return self.fabric.broadcast(seconds) if self.fabric.world_size > 1 else seconds
 
 
 def check_finite(

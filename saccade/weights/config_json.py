@@ -6,6 +6,9 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 Config = TypeVar("Config")
 
+VERSION = 1
+"""Of config.json in our own layout. A field with a default may be added without another version."""
+
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Every field of a nested configuration, tuples as lists."""

@@ -1,5 +1,6 @@
 """Our configurations as config.json of transformers, and back."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,7 +8,6 @@ import timm
 import torch
 from torch import Tensor
 
-from saccade.coco_classes import COCO_CLASSES
 from saccade.config import (
     BackboneConfig,
     DecoderConfig,
@@ -17,13 +17,15 @@ from saccade.config import (
     PositionConfig,
     QueryConfig,
 )
-from saccade.weights.layouts import layout_kind, resnet_name
+from saccade.weights.layouts import Kind, layout_kind, resnet_name
 
-_ARCHITECTURES = {
+_ARCHITECTURES: dict[Kind, str] = {
     "deformable_detr": "DeformableDetrForObjectDetection",
     "detr": "DetrForObjectDetection",
 }
+_FFN_WIDTHS: dict[Kind, int] = {"deformable_detr": 1024, "detr": 2048}
 _REQUIRED = {"position_embedding_type": "sine", "activation_function": "relu"}
+_STEM = "embedder.embedder.convolution.weight"
 
 
 def recognise_huggingface(
@@ -33,55 +35,195 @@ def recognise_huggingface(
 
     Args:
         hf_config: The file's content.
-        state: The tensors beside it, which tell the blocks of transformers' own ResNet and the
-            number of classes.
+        state: The tensors beside it, which tell the number of classes and the blocks of
+            transformers' own ResNet.
 
     Raises:
         ValueError: If it is another architecture, or has an option that ours lacks.
     """
-    kind = hf_config.get("model_type")
-    if kind not in _ARCHITECTURES:
+    found = hf_config.get("model_type")
+    kind = next((each for each in _ARCHITECTURES if each == found), None)
+    if kind is None:
         raise ValueError(
-            f"config.json says model_type {kind!r}: expected one of "
-            f"{', '.join(map(repr, _ARCHITECTURES))}."
+            f"config.json says model_type {found!r}: expected "
+            f"{' or '.join(map(repr, _ARCHITECTURES))}."
         )
     for name, expected in _REQUIRED.items():
         if hf_config.get(name, expected) != expected:
             raise ValueError(
-                f"config.json says {name} {hf_config[name]!r}: only {expected!r} is supported."
+                f"config.json says {name} {hf_config[name]!r}: expected {expected!r}, the only "
+                "one that saccade has."
             )
+    if kind == "detr" and hf_config.get("auxiliary_loss", False):
+        raise ValueError(
+            "config.json says auxiliary_loss true, with which transformers normalises DETR's "
+            "queries between layers: expected false; set it so if the weights were trained so."
+        )
     return _deformable(hf_config, state) if kind == "deformable_detr" else _detr(hf_config, state)
 
 
 def _deformable(hf: Mapping[str, Any], state: Mapping[str, Tensor]) -> DetectorConfig:
     num_levels = hf.get("num_feature_levels", 4)
-    backbone = _backbone(hf, state, [2, 3, 4] if num_levels > 1 else [4])
+    levels, name, dilated = _backbone(hf, state, (2, 3, 4) if num_levels > 1 else (4,))
     two_stage = hf.get("two_stage", False)
-    count = hf.get("two_stage_num_proposals" if two_stage else "num_queries", 300)
     return DetectorConfig(
-        class_names=_class_names(hf, state, ("class_embed.0.weight",), 0),
-        backbone=backbone,
-        neck=NeckConfig(
-            width=hf.get("d_model", 256), num_extra_levels=num_levels - len(backbone.levels)
-        ),
+        class_names=_class_names(hf, state, "class_embed.0.weight", num_others=0),
+        backbone=BackboneConfig(name=name, levels=levels, dilated=dilated),
+        neck=NeckConfig(width=hf.get("d_model", 256), num_extra_levels=num_levels - len(levels)),
         encoder=EncoderConfig(
-            num_layers=hf.get("encoder_layers", 6),
-            num_heads=hf.get("encoder_attention_heads", 8),
-            num_points=hf.get("encoder_n_points", 4),
-            ffn_width=hf.get("encoder_ffn_dim", 1024),
-            dropout=hf.get("dropout", 0.1),
+            **_stack(hf, "encoder", "deformable_detr"), num_points=hf.get("encoder_n_points", 4)
         ),
         queries=QueryConfig(
-            num_queries=count,
+            num_queries=hf.get("two_stage_num_proposals" if two_stage else "num_queries", 300),
             source="two-stage" if two_stage else "learned",
             content="proposal" if two_stage else "learned",
         ),
         decoder=DecoderConfig(
-            num_layers=hf.get("decoder_layers", 6),
-            num_heads=hf.get("decoder_attention_heads", 8),
+            **_stack(hf, "decoder", "deformable_detr"),
             num_points=hf.get("decoder_n_points", 4),
-            ffn_width=hf.get("decoder_ffn_dim", 1024),
-            dropout=hf.get("dropout", 0.1),
             refined=hf.get("with_box_refine", False),
         ),
     )
+
+
+def _detr(hf: Mapping[str, Any], state: Mapping[str, Tensor]) -> DetectorConfig:
+    levels, name, dilated = _backbone(hf, state, (4,))
+    return DetectorConfig(
+        class_names=_class_names(hf, state, "class_labels_classifier.weight", num_others=1),
+        backbone=BackboneConfig(name=name, levels=levels[-1:], dilated=dilated),
+        neck=NeckConfig(width=hf.get("d_model", 256), num_extra_levels=0, norm="none"),
+        positions=PositionConfig(centred=False, level_embedding=False),
+        encoder=EncoderConfig(**_stack(hf, "encoder", "detr"), attention="dense"),
+        queries=QueryConfig(
+            num_queries=hf.get("num_queries", 100), content="zeros", references=False
+        ),
+        decoder=DecoderConfig(**_stack(hf, "decoder", "detr"), attention="dense", final_norm=True),
+        classification="softmax",
+    )
+
+
+def _stack(hf: Mapping[str, Any], part: str, kind: Kind) -> dict[str, Any]:
+    return {
+        "num_layers": hf.get(f"{part}_layers", 6),
+        "num_heads": hf.get(f"{part}_attention_heads", 8),
+        "ffn_width": hf.get(f"{part}_ffn_dim", _FFN_WIDTHS[kind]),
+        "dropout": float(hf.get("dropout", 0.1)),
+    }
+
+
+def _backbone(
+    hf: Mapping[str, Any], state: Mapping[str, Tensor], standard: tuple[int, ...]
+) -> tuple[tuple[int, ...], str, bool]:
+    """Levels, timm's name, and whether C5 is dilated."""
+    given = hf.get("backbone_config") or hf.get("backbone_kwargs") or {}
+    kind = given.get("model_type", "timm_backbone")
+    own_resnet = [key.removesuffix(_STEM) for key in state if key.endswith(_STEM)]
+    if kind not in ("timm_backbone", "resnet") or (kind == "resnet") > bool(own_resnet):
+        raise ValueError(
+            f"config.json says backbone_config.model_type {kind!r}, and the tensors are not those "
+            "of transformers' ResNet: expected 'timm_backbone' or 'resnet' with its tensors."
+        )
+    if own_resnet:
+        stages = given.get("out_features") or ["stage4"]
+        name = resnet_name(state, f"{own_resnet[0]}encoder.stages.", 0, ".layer.2.")
+        return tuple(int(stage.removeprefix("stage")) + 1 for stage in stages), name, False
+    name = (given.get("backbone") or hf.get("backbone") or "resnet50").split("/")[-1].split(".")[0]
+    all_levels = _levels(name)
+    levels = tuple(all_levels[index] for index in given.get("out_indices") or standard)
+    if "output_stride" in given:
+        return levels, name, given["output_stride"] == 16
+    return levels, name, hf.get("dilation", False)
+
+
+def _levels(backbone: str) -> list[int]:
+    """The l of every map C_l of a timm backbone, in timm's order."""
+    if not timm.is_model(backbone):
+        raise ValueError(
+            f'the backbone is "{backbone}", which timm {timm.__version__} does not have: expected '
+            "a name from timm.list_models()."
+        )
+    with torch.device("meta"):
+        info: Any = timm.create_model(backbone, features_only=True).feature_info
+    return [int(math.log2(stride)) for stride in info.reduction()]
+
+
+def _class_names(
+    hf: Mapping[str, Any], state: Mapping[str, Tensor], head: str, num_others: int
+) -> tuple[str, ...]:
+    heads = [tensor for key, tensor in state.items() if key.endswith(head)]
+    names = hf.get("id2label")
+    if names is None:
+        count = len(heads[0]) - num_others if heads else 2
+        return tuple(f"class {index}" for index in range(count))
+    for tensor in heads:
+        if len(tensor) != len(names) + num_others:
+            other = ' and "no object"' if num_others else ""
+            raise ValueError(
+                f"config.json names {len(names)} classes in id2label, but {head} has "
+                f"{len(tensor)} rows: expected one row for each class{other}."
+            )
+    ordered = [names[key] for key in sorted(names, key=int)]
+    # COCO's unused ids are all called so; a class name must be one of its kind.
+    return tuple(f"unused {i}" if name == "N/A" else name for i, name in enumerate(ordered))
+
+
+def huggingface_config(config: DetectorConfig) -> dict[str, Any]:
+    """The config.json of a detector.
+
+    Raises:
+        ValueError: If transformers has no such detector.
+    """
+    kind = layout_kind(config)
+    written: dict[str, Any] = {
+        "architectures": [_ARCHITECTURES[kind]],
+        "model_type": kind,
+        "d_model": config.neck.width,
+        "num_queries": config.queries.num_queries,
+        "dropout": config.encoder.dropout,
+        "id2label": {str(i): name for i, name in enumerate(config.class_names)},
+        "label2id": {name: i for i, name in enumerate(config.class_names)},
+        "dtype": "float32",
+        **_written_backbone(config),
+    }
+    parts: list[tuple[str, EncoderConfig | DecoderConfig]] = [
+        ("encoder", config.encoder),
+        ("decoder", config.decoder),
+    ]
+    for name, part in parts:
+        written[f"{name}_layers"] = part.num_layers
+        written[f"{name}_attention_heads"] = part.num_heads
+        written[f"{name}_ffn_dim"] = part.ffn_width
+        if kind == "deformable_detr":
+            written[f"{name}_n_points"] = part.num_points
+    if kind == "deformable_detr":
+        written["num_feature_levels"] = config.num_levels
+        written["with_box_refine"] = config.decoder.refined
+        written["two_stage"] = config.queries.source == "two-stage"
+        written["two_stage_num_proposals"] = config.queries.num_queries
+    return written
+
+
+def _written_backbone(config: DetectorConfig) -> dict[str, Any]:
+    backbone = config.backbone
+    if backbone.name == "small-resnet":
+        raise ValueError(
+            'backbone.name is "small-resnet", which transformers does not have: save the detector '
+            "in its own layout instead."
+        )
+    flat = {"backbone": backbone.name, "dilation": backbone.dilated, "use_timm_backbone": True}
+    if backbone.levels == ((3, 4, 5) if config.num_levels > 1 else (5,)):
+        # Both versions 4 and 5 read these, and derive the maps.
+        return {**flat, "use_pretrained_backbone": False, "backbone_config": None}
+    all_levels = _levels(backbone.name)
+    return {
+        "dilation": backbone.dilated,
+        "backbone_config": {
+            "model_type": "timm_backbone",
+            "backbone": backbone.name,
+            "num_channels": 3,
+            "features_only": True,
+            "use_pretrained_backbone": False,
+            "out_indices": [all_levels.index(level) for level in backbone.levels],
+            **({"output_stride": 16} if backbone.dilated else {}),
+        },
+    }

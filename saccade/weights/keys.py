@@ -8,6 +8,8 @@ from torch import Tensor
 
 Rename = tuple[str, str]
 """(their prefix, our prefix); a prefix ends at a dot or is the whole name."""
+Join = tuple[str, tuple[str, ...], int]
+"""(their tensor, our tensors, dimension): theirs is ours concatenated, in this order."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +18,8 @@ class KeyMap:
 
     renamed: Sequence[Rename]
     """What is only named differently."""
-    joined: Sequence[tuple[str, tuple[str, ...], int]] = ()
-    """(their tensor, our tensors, dimension): theirs is ours concatenated, in this order."""
+    joined: Sequence[Join] = ()
+    """What they hold in one tensor and we in several."""
     copies: Sequence[tuple[str, str]] = ()
     """(prefix, prefix of what it repeats), both theirs: modules registered twice, or tied."""
 

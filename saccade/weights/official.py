@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from saccade.config import DetectorConfig
-from saccade.weights.keys import KeyMap, Rename, to_ours, to_theirs
+from saccade.weights.keys import Join, KeyMap, Rename, to_ours, to_theirs
 from saccade.weights.layouts import RESNETS, inference_state, layout_kind
 
 DEFORMABLE_ATTENTION = (
@@ -86,7 +86,7 @@ def _deformable_keys(config: DetectorConfig) -> KeyMap:
         ("input_proj", "neck.levels"),
         ("transformer.level_embed", "positions.level_embedding"),
     ]
-    joined = []
+    joined: list[Join] = []
     for i in range(config.encoder.num_layers):
         theirs, ours = f"transformer.encoder.layers.{i}", f"encoder.layers.{i}"
         renamed += [
@@ -147,7 +147,7 @@ def _detr_keys(config: DetectorConfig) -> KeyMap:
         ("class_embed", "decoder.heads.class_heads.0"),
         ("bbox_embed", "decoder.heads.box_heads.0"),
     ]
-    joined: list[tuple[str, tuple[str, ...], int]] = []
+    joined: list[Join] = []
     for i in range(config.encoder.num_layers):
         theirs, ours = f"transformer.encoder.layers.{i}", f"encoder.layers.{i}"
         renamed += [(f"{theirs}.norm1", f"{ours}.norm"), (f"{theirs}.norm2", f"{ours}.ffn.norm")]
@@ -160,15 +160,13 @@ def _detr_keys(config: DetectorConfig) -> KeyMap:
         renamed += [(f"{theirs}.norm3", f"{ours}.ffn.norm")]
         renamed += [(f"{theirs}.{a}", f"{ours}.{b}") for a, b in _FFN]
         _add_dense(renamed, joined, f"{theirs}.self_attn", f"{ours}.self_attention")
-        _add_dense(
-            renamed, joined, f"{theirs}.multihead_attn", f"{ours}.cross_attention.attention"
-        )
+        _add_dense(renamed, joined, f"{theirs}.multihead_attn", f"{ours}.cross_attention.attention")
     return KeyMap(renamed, joined)
 
 
 def _add_dense(
     renamed: list[Rename],
-    joined: list[tuple[str, tuple[str, ...], int]],
+    joined: list[Join],
     theirs: str,
     ours: str,
 ) -> None:

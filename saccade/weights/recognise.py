@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
@@ -57,26 +58,27 @@ def recognise_official(
     )
 
 
-def _stored_args(args: Namespace | None, preset: DetectorConfig | None) -> dict[str, object]:
-    if args is not None:
-        return vars(args)
-    if preset is None:
-        return {}
-    return {
-        "dilation": preset.backbone.dilated,
-        "nheads": preset.encoder.num_heads,
-        "dropout": preset.encoder.dropout,
-        "num_queries": preset.queries.num_queries,
-    }
+def _stored_args(args: Namespace | None, preset: DetectorConfig | None) -> dict[str, Any]:
+    known = {}
+    if preset is not None:
+        known = {
+            "dilation": preset.backbone.dilated,
+            "nheads": preset.encoder.num_heads,
+            "dropout": preset.encoder.dropout,
+            "num_queries": preset.queries.num_queries,
+        }
+    return known if args is None else known | vars(args)
 
 
-def _deformable(state: Mapping[str, Tensor], stored: dict[str, object]) -> DetectorConfig:
+def _deformable(state: Mapping[str, Tensor], stored: dict[str, Any]) -> DetectorConfig:
     num_levels, width = _shape(state, "transformer.level_embed")
     kernels = [_shape(state, f"input_proj.{level}.0.weight")[-1] for level in range(num_levels)]
     num_maps = kernels.count(1)
-    heads = int(stored.get("nheads", 8))  # type: ignore[call-overload]
+    heads = int(stored.get("nheads", 8))
     two_stage = "transformer.enc_output.weight" in state
-    num_queries = stored.get("num_queries", 300) if two_stage else _shape(state, "query_embed.weight")[0]
+    num_queries = int(stored.get("num_queries", 300))
+    if not two_stage:
+        num_queries = _shape(state, "query_embed.weight")[0]
 
     def points(weights: str) -> int:
         return _shape(state, weights)[0] // (heads * num_levels)
@@ -94,7 +96,7 @@ def _deformable(state: Mapping[str, Tensor], stored: dict[str, object]) -> Detec
             dropout=_dropout(stored),
         ),
         queries=QueryConfig(
-            num_queries=int(num_queries),
+            num_queries=num_queries,
             source="two-stage" if two_stage else "learned",
             content="proposal" if two_stage else "learned",
         ),
@@ -109,9 +111,9 @@ def _deformable(state: Mapping[str, Tensor], stored: dict[str, object]) -> Detec
     )
 
 
-def _detr(state: Mapping[str, Tensor], stored: dict[str, object]) -> DetectorConfig:
+def _detr(state: Mapping[str, Tensor], stored: dict[str, Any]) -> DetectorConfig:
     num_queries, width = _shape(state, "query_embed.weight")
-    heads = int(stored.get("nheads", 8))  # type: ignore[call-overload]
+    heads = int(stored.get("nheads", 8))
     return DetectorConfig(
         class_names=_class_names(_shape(state, "class_embed.weight")[0] - 1, stored),
         backbone=_backbone(state, stored, num_maps=1),
@@ -137,13 +139,11 @@ def _detr(state: Mapping[str, Tensor], stored: dict[str, object]) -> DetectorCon
     )
 
 
-def _backbone(
-    state: Mapping[str, Tensor], stored: dict[str, object], num_maps: int
-) -> BackboneConfig:
+def _backbone(state: Mapping[str, Tensor], stored: dict[str, Any], num_maps: int) -> BackboneConfig:
     if "dilation" not in stored and num_maps == 1:
         raise ValueError(
             "the file does not say whether its C5 is dilated (it has no args): pass the preset "
-            "that it was trained as, such as preset=\"detr-r50\" or \"detr-r50-dc5\"."
+            'that it was trained as, such as preset="detr-r50" or "detr-r50-dc5".'
         )
     return BackboneConfig(
         name=resnet_name(state, "backbone.0.body.layer", 1, ".conv3."),
@@ -152,7 +152,7 @@ def _backbone(
     )
 
 
-def _class_names(count: int, stored: dict[str, object]) -> tuple[str, ...]:
+def _class_names(count: int, stored: dict[str, Any]) -> tuple[str, ...]:
     names = stored.get("class_names")
     if isinstance(names, list):
         if len(names) != count:
@@ -170,8 +170,8 @@ def _num_layers(state: Mapping[str, Tensor], prefix: str) -> int:
     return len({key.split(".")[3] for key in state if key.startswith(f"{prefix}.")})
 
 
-def _dropout(stored: dict[str, object]) -> float:
-    return float(stored.get("dropout", 0.1))  # type: ignore[arg-type]
+def _dropout(stored: dict[str, Any]) -> float:
+    return float(stored.get("dropout", 0.1))
 
 
 def _shape(state: Mapping[str, Tensor], key: str) -> tuple[int, ...]:

@@ -61,7 +61,7 @@ def test_yields_images_with_clipped_corners(write_coco: WriteCoco) -> None:
         [
             {"image_id": 5, "category_id": 2, "bbox": [-1, 2, 3, 2.5]},
             {"image_id": 2, "category_id": 1, "bbox": [1, 1, 9, 9]},
-            {"image_id": 5, "category_id": 1, "bbox": [0.5, 0, 1, 6]},
+            {"image_id": 5, "category_id": 1, "bbox": [0.5, 3, 9, 9]},
         ],
     )
     dataset = CocoDataset(split)
@@ -72,7 +72,7 @@ def test_yields_images_with_clipped_corners(write_coco: WriteCoco) -> None:
     first, second = dataset
     assert first.targets.boxes.tolist() == [[1, 1, 4, 4]]
     assert first.targets.labels.tolist() == [0]
-    assert second.targets.boxes.tolist() == [[0, 2, 2, 4.5], [0.5, 0, 1.5, 6]]
+    assert second.targets.boxes.tolist() == [[0, 2, 2, 4.5], [0.5, 3, 8, 6]]
     assert second.targets.labels.tolist() == [1, 0]
     assert second.targets.image_id == 5
     assert second.targets.size == tuple(second.image.shape[1:]) == (6, 8)

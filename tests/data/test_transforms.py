@@ -12,8 +12,8 @@ from saccade.data import evaluation_transform, prepare_image, training_transform
 from saccade.data.transforms import resized_size
 from saccade.structures import Sample, Targets
 
-PLAIN = InputConfig(short_side=32, max_side=64, mean=(0, 0, 0), std=(1, 1, 1))
-STILL = AugmentationConfig(horizontal_flip=0, short_sides=(32,), max_side=64, crop=0)
+PLAIN = InputConfig(short_side=32, max_side=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+STILL = AugmentationConfig(horizontal_flip=0.0, short_sides=(32,), max_side=64, crop=0.0)
 
 
 def make_sample(size: tuple[int, int], *boxes: tuple[int, int, int, int]) -> Sample:
@@ -154,6 +154,14 @@ def test_crop_sides_span_what_the_image_allows() -> None:
     ratios = [width / height for height, width in sizes]
     assert min(ratios) == pytest.approx(18 / 20, abs=0.05)
     assert max(ratios) == pytest.approx(30 / 18, abs=0.05)
+
+
+def test_a_crop_lies_within_the_image() -> None:
+    augmentation = replace(STILL, crop=1.0, crop_short_sides=(20,), crop_sides=(8, 16))
+    transform = training_transform(augmentation, PLAIN)
+    torch.manual_seed(0)
+    for _ in range(50):
+        assert transform(make_sample((20, 80), (0, 0, 80, 20))).image.min() == 1
 
 
 def test_an_image_smaller_than_the_crop_is_kept_whole() -> None:

@@ -57,6 +57,11 @@ def test_an_image_that_is_not_passed_is_missed(evaluator: CocoEvaluator) -> None
     assert evaluate(predict, loader(2), evaluator).numbers["AR100"] == pytest.approx(0.5)
 
 
+def test_an_evaluator_serves_again(evaluator: CocoEvaluator) -> None:
+    evaluate(predict, loader(1, 2), evaluator)
+    assert evaluate(predict, loader(2), evaluator).numbers["AR100"] == pytest.approx(0.5)
+
+
 def _evaluate_share(rank: int, folder: str, evaluator: CocoEvaluator) -> None:
     distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2

@@ -28,6 +28,7 @@ class Layer(nn.Module):
         self.norm = nn.LayerNorm(4)
         # Names that hold the words, but are not the projections.
         self.sampling_offsets_gate = nn.Linear(4, 4)
+        self.reference_points = nn.Embedding(3, 2)
         self.backbone_norm = nn.LayerNorm(4)
 
 

@@ -13,7 +13,7 @@ zero, which a NaN would survive.
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -33,9 +33,19 @@ _FLAGS = {"contract", "nsz", "arcp"}
 _CONTRACT = ("contract",)
 # A row of more channels would not leave room for itself and its sums in sixteen registers.
 _WIDEST_ROW = 64
-_QUERIES_PER_BLOCK = 64
+# Rows of the scratch memory for samples.
+_X, _Y, _ATTENTION, _WEIGHTS = range(4)
+_ROWS = _WEIGHTS + 4
+_SAMPLES_PER_BLOCK = 256
+_QUERIES_PER_TASK = 256
 # Below this many channel products threads cost more than they bring (about 0.2 ms of one core).
 _WORTH_THREADS = 2_000_000
+
+
+_NUMBERS: dict[torch.dtype, type[np.floating]] = {
+    torch.float32: np.float32,
+    torch.float64: np.float64,
+}
 
 
 class _Row(types.Type):
@@ -78,22 +88,29 @@ def _zero_row(context: Any, number: Any, width: Any) -> Any:
 
 
 @intrinsic
-def _row_at(context: Any, like: Any, address: Any) -> Any:
+def _load(context: Any, like: Any, address: Any) -> Any:
+    """The row or number at ``address``, of the type of ``like``."""
+
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = builder.inttoptr(args[1], args[0].type.as_pointer())
-        return builder.load(pointer, align=like.number.bitwidth // 8)
+        return builder.load(pointer, align=_alignment(like))
 
     return like(like, types.intp), generate
 
 
 @intrinsic
-def _put_row(context: Any, address: Any, row: Any) -> Any:
+def _store(context: Any, address: Any, thing: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = builder.inttoptr(args[0], args[1].type.as_pointer())
-        builder.store(args[1], pointer, align=row.number.bitwidth // 8)
+        builder.store(args[1], pointer, align=_alignment(thing))
         return context.get_dummy_value()
 
-    return types.void(types.intp, row), generate
+    return types.void(types.intp, thing), generate
+
+
+def _alignment(thing: Any) -> int:
+    number = thing.number if isinstance(thing, _Row) else thing
+    return int(number.bitwidth) // 8
 
 
 @intrinsic
@@ -158,59 +175,84 @@ def _four_dots(context: Any, a: Any, b: Any, c: Any, d: Any, other: Any) -> Any:
 
 
 @register_jitable
-def _address(array):  # type: ignore[no-untyped-def]
-    # Signed, since numba makes a float of the sum of a signed and an unsigned integer.
-    return np.int64(array.ctypes.data)
-
-
-@register_jitable
 def _add_to_row(address, scale, row):  # type: ignore[no-untyped-def]
-    _put_row(address, _add_scaled(_row_at(row, address), scale, row))
+    _store(address, _add_scaled(_load(row, address), scale, row))
 
 
 @register_jitable
-def _place(xy, attention, sizes, firsts, pitches, step, nowhere, offsets, scaled, shares):  # type: ignore[no-untyped-def]
-    """Where each sample k reads: the offsets of its four corners and their weights.
+def _read_samples(samples, locations, attention, num_queries, stride, num_points):  # type: ignore[no-untyped-def]
+    """Locations and attention of a block of queries, ``stride`` samples apart, side by side."""
+    number = samples.dtype.type
+    size = samples.itemsize
+    for q in range(num_queries):
+        for p in range(num_points):
+            source = (q * stride + p) * size
+            k = q * num_points + p
+            samples[_X, k] = _load(number(0), locations + 2 * source)
+            samples[_Y, k] = _load(number(0), locations + 2 * source + size)
+            samples[_ATTENTION, k] = _load(number(0), attention + source)
 
-    In: ``sizes`` [2, k] are the level's width and height. ``firsts`` [k] is the offset of the
-    level's first row, ``pitches`` [k] what leads one line of tokens down, ``step`` one token to
-    the right, and ``nowhere`` to the row that stands for all corners outside.
-    Out: ``offsets`` [4, k] and ``scaled`` [4, k], bilinear weight times attention, of the corners
-    near near, near far, far near, far far (y first); ``shares`` [2, k], the fractions x and y of
-    the way to the far corners.
+
+@register_jitable
+def _write_samples(samples, locations, attention, num_queries, stride, num_points, add):  # type: ignore[no-untyped-def]
+    """The reverse of ``_read_samples``, or its sum with what is there."""
+    number = samples.dtype.type
+    size = samples.itemsize
+    for q in range(num_queries):
+        for p in range(num_points):
+            target = (q * stride + p) * size
+            k = q * num_points + p
+            x = samples[_X, k]
+            y = samples[_Y, k]
+            a = samples[_ATTENTION, k]
+            if add:
+                x += _load(number(0), locations + 2 * target)
+                y += _load(number(0), locations + 2 * target + size)
+                a += _load(number(0), attention + target)
+            _store(locations + 2 * target, x)
+            _store(locations + 2 * target + size, y)
+            _store(attention + target, a)
+
+
+@register_jitable
+def _place(samples, offsets, num_samples, height, width, step, nowhere):  # type: ignore[no-untyped-def]
+    """Where each sample reads: the offsets of its four corners, and their weights.
+
+    ``step`` leads from a token's row to that of its right neighbour, ``nowhere`` from the level's
+    first row to the one that stands for all corners outside.
     """
-    number = shares.dtype.type
-    for k in range(attention.size):
-        width = sizes[0, k]
-        height = sizes[1, k]
-        x = xy[k, 0] * width - number(0.5)
-        y = xy[k, 1] * height - number(0.5)
-        # False for NaN, too; only where true is the conversion to an integer defined.
-        reaches = (x >= number(-1)) & (x < width) & (y >= number(-1)) & (y < height)
+    number = samples.dtype.type
+    high = number(height)
+    wide = number(width)
+    for k in range(num_samples):
+        x = samples[_X, k] * wide - number(0.5)
+        y = samples[_Y, k] * high - number(0.5)
+        # False for NaN, too; only where it is true is the conversion to an integer defined.
+        reaches = (x >= number(-1)) & (x < wide) & (y >= number(-1)) & (y < high)
         x = x if reaches else number(-2)
         y = y if reaches else number(-2)
         left = np.floor(x)
         top = np.floor(y)
         has_left = left >= number(0)
         has_top = top >= number(0)
-        has_right = (left >= number(-1)) & (left < width - number(1))
-        has_bottom = (top >= number(-1)) & (top < height - number(1))
-        at = firsts[k] + np.int64(top) * pitches[k] + np.int64(left) * step
-        below = at + pitches[k]
+        has_right = (left >= number(-1)) & (left < wide - number(1))
+        has_bottom = (top >= number(-1)) & (top < high - number(1))
+        at = (np.int64(top) * width + np.int64(left)) * step
+        below = at + width * step
         offsets[0, k] = at if has_top & has_left else nowhere
         offsets[1, k] = at + step if has_top & has_right else nowhere
         offsets[2, k] = below if has_bottom & has_left else nowhere
         offsets[3, k] = below + step if has_bottom & has_right else nowhere
         share_x = x - left
         share_y = y - top
-        shares[0, k] = share_x
-        shares[1, k] = share_y
-        near = (number(1) - share_y) * attention[k]
-        far = share_y * attention[k]
-        scaled[0, k] = near * (number(1) - share_x)
-        scaled[1, k] = near * share_x
-        scaled[2, k] = far * (number(1) - share_x)
-        scaled[3, k] = far * share_x
+        samples[_X, k] = share_x
+        samples[_Y, k] = share_y
+        upper = (number(1) - share_y) * samples[_ATTENTION, k]
+        lower = share_y * samples[_ATTENTION, k]
+        samples[_WEIGHTS, k] = upper * (number(1) - share_x)
+        samples[_WEIGHTS + 1, k] = upper * share_x
+        samples[_WEIGHTS + 2, k] = lower * (number(1) - share_x)
+        samples[_WEIGHTS + 3, k] = lower * share_x
 
 
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
@@ -224,164 +266,179 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @functools.cache
-def _forward_kernel(number: type[np.floating], num_channels: int) -> Callable[..., None]:
-    """The forward kernel for a slice of so many channels, a constant of the compiled code."""
+def _forward_kernel(
+    number: type[np.floating], num_channels: int, block: int
+) -> Callable[..., None]:
+    """Compiled for this dtype, this many channels a head, and blocks of so many samples."""
+    size = np.dtype(number).itemsize
 
-    def forward(value, locations, attention, sizes, firsts, pitches, out, b, start, stop, d):  # type: ignore[no-untyped-def]
-        num_heads = value.shape[2]
-        num_samples = attention.shape[3]
-        row_bytes = value.shape[3] * value.itemsize
-        offsets = np.empty((4, num_samples), np.int64)
-        scaled = np.empty((4, num_samples), number)
-        shares = np.empty((2, num_samples), number)
-        nothing = np.zeros(num_channels, number)
+    def forward(  # type: ignore[no-untyped-def]
+        value, locations, attention, out, levels, num_queries, num_heads, num_points, head_bytes
+    ):
+        """Output of some queries of one image, all arrays given by the address of their part.
+
+        ``levels`` [L, 3] are height, width and offset of each level.
+        """
         zero = _zero_row(number, num_channels)
+        outside = np.zeros(num_channels, number)
+        samples = np.empty((_ROWS, block), number)
+        offsets = np.empty((4, block), np.int64)
+        num_levels = levels.shape[0]
+        stride = num_heads * num_levels * num_points
+        step = num_heads * head_bytes
+        queries_per_block = block // num_points
         for m in range(num_heads):
-            base = _address(value[b, :, m, d:])
-            target = _address(out[b, :, m, d:])
-            nowhere = _address(nothing) - base
-            for q in range(start, stop):
-                _place(
-                    locations[b, q, m],
-                    attention[b, q, m],
-                    sizes,
-                    firsts,
-                    pitches,
-                    num_heads * row_bytes,
-                    nowhere,
-                    offsets,
-                    scaled,
-                    shares,
-                )
-                # Two sums, since one would wait for each addition to end before the next.
-                near = zero
-                far = zero
-                for k in range(num_samples):
-                    row = _row_at(zero, base + offsets[0, k])
-                    near = _add_scaled(near, scaled[0, k], row)
-                    row = _row_at(zero, base + offsets[1, k])
-                    near = _add_scaled(near, scaled[1, k], row)
-                    row = _row_at(zero, base + offsets[2, k])
-                    far = _add_scaled(far, scaled[2, k], row)
-                    row = _row_at(zero, base + offsets[3, k])
-                    far = _add_scaled(far, scaled[3, k], row)
-                _put_row(target + q * num_heads * row_bytes, _add_rows(near, far))
+            for start in range(0, num_queries, queries_per_block):
+                stop = min(start + queries_per_block, num_queries)
+                for level in range(num_levels):
+                    height, width, level_offset = levels[level]
+                    base = value + m * head_bytes + level_offset
+                    first = (start * stride + (m * num_levels + level) * num_points) * size
+                    _read_samples(
+                        samples,
+                        locations + 2 * first,
+                        attention + first,
+                        stop - start,
+                        stride,
+                        num_points,
+                    )
+                    num_samples = (stop - start) * num_points
+                    nowhere = np.int64(outside.ctypes.data) - base
+                    _place(samples, offsets, num_samples, height, width, step, nowhere)
+                    for q in range(start, stop):
+                        target = out + m * head_bytes + q * step
+                        # Two sums, since one would wait for each addition before the next.
+                        upper = _load(zero, target) if level > 0 else zero
+                        lower = zero
+                        for p in range(num_points):
+                            k = (q - start) * num_points + p
+                            row = _load(zero, base + offsets[0, k])
+                            upper = _add_scaled(upper, samples[_WEIGHTS, k], row)
+                            row = _load(zero, base + offsets[1, k])
+                            upper = _add_scaled(upper, samples[_WEIGHTS + 1, k], row)
+                            row = _load(zero, base + offsets[2, k])
+                            lower = _add_scaled(lower, samples[_WEIGHTS + 2, k], row)
+                            row = _load(zero, base + offsets[3, k])
+                            lower = _add_scaled(lower, samples[_WEIGHTS + 3, k], row)
+                        _store(target, _add_rows(upper, lower))
 
     return _compiled(forward)
 
 
 @functools.cache
-def _backward_kernel(number: type[np.floating], num_channels: int) -> Callable[..., None]:
-    """The backward kernel for a slice of so many channels, a constant of the compiled code."""
+def _backward_kernel(
+    number: type[np.floating], num_channels: int, block: int
+) -> Callable[..., None]:
+    """Compiled for this dtype, this many channels a head, and blocks of so many samples."""
+    size = np.dtype(number).itemsize
 
     def backward(  # type: ignore[no-untyped-def]
         grad_out,
         value,
         locations,
         attention,
-        width,
-        height,
-        first_token,
         grad_value,
         grad_locations,
         grad_attention,
-        b,
-        m,
-        level,
-        d,
+        num_queries,
+        num_heads,
+        num_levels,
+        num_points,
+        head_bytes,
+        height,
+        width,
+        further,
     ):
-        num_queries, _, _, num_points = attention.shape[1:]
-        num_tokens = width * height
-        token_bytes = value.shape[2] * value.shape[3] * value.itemsize
-        row_bytes = num_channels * value.itemsize
-        value_at = _address(value[b, first_token:, m, d:])
-        grad_value_at = _address(grad_value[b, first_token:, m, d:])
-        grad_out_at = _address(grad_out[b, :, m, d:])
+        """All gradients of one image, head and level, given by the addresses of their parts.
 
-        # Each token's value and gradient side by side, and a last pair for corners outside: the
-        # rows of one head are far apart in memory, here they share pages and cache lines.
-        pairs = np.empty((num_tokens + 1, 2, num_channels), number)
-        base = _address(pairs)
+        ``further`` channels add to the gradients of locations and attention, the first write.
+        """
         zero = _zero_row(number, num_channels)
-        for t in range(num_tokens):
-            row = _row_at(zero, value_at + t * token_bytes)
-            _put_row(base + 2 * t * row_bytes, row)
-            _put_row(base + (2 * t + 1) * row_bytes, zero)
-        _put_row(base + 2 * num_tokens * row_bytes, zero)
-        _put_row(base + (2 * num_tokens + 1) * row_bytes, zero)
-
-        block = _QUERIES_PER_BLOCK * num_points
-        xy = np.zeros((block, 2), number)
-        a = np.zeros(block, number)
-        sizes = np.empty((2, block), number)
-        sizes[0] = width
-        sizes[1] = height
-        firsts = np.zeros(block, np.int64)
-        pitches = np.full(block, 2 * width * row_bytes)
+        samples = np.empty((_ROWS, block), number)
         offsets = np.empty((4, block), np.int64)
-        scaled = np.empty((4, block), number)
-        shares = np.empty((2, block), number)
         dots = np.empty((block, 4), number)
-        for start in range(0, num_queries, _QUERIES_PER_BLOCK):
-            stop = min(start + _QUERIES_PER_BLOCK, num_queries)
-            for q in range(start, stop):
-                for p in range(num_points):
-                    k = (q - start) * num_points + p
-                    xy[k, 0] = locations[b, q, m, level, p, 0]
-                    xy[k, 1] = locations[b, q, m, level, p, 1]
-                    a[k] = attention[b, q, m, level, p]
+        stride = num_heads * num_levels * num_points
+        step = num_heads * head_bytes
+        num_tokens = height * width
+
+        # Each token's value and gradient side by side, and one pair for all corners outside: rows
+        # of one head are far apart in memory, here they share pages and leave none unused.
+        row_bytes = num_channels * size
+        pairs = np.empty(2 * (num_tokens + 1) * row_bytes + 64, np.uint8)
+        base = (np.int64(pairs.ctypes.data) + 63) & -64
+        for t in range(num_tokens):
+            _store(base + 2 * t * row_bytes, _load(zero, value + t * step))
+            _store(base + (2 * t + 1) * row_bytes, zero)
+        _store(base + 2 * num_tokens * row_bytes, zero)
+        _store(base + (2 * num_tokens + 1) * row_bytes, zero)
+
+        queries_per_block = block // num_points
+        for start in range(0, num_queries, queries_per_block):
+            stop = min(start + queries_per_block, num_queries)
+            first = start * stride * size
+            _read_samples(
+                samples,
+                locations + 2 * first,
+                attention + first,
+                stop - start,
+                stride,
+                num_points,
+            )
+            num_samples = (stop - start) * num_points
             _place(
-                xy,
-                a,
-                sizes,
-                firsts,
-                pitches,
+                samples,
+                offsets,
+                num_samples,
+                height,
+                width,
                 2 * row_bytes,
                 2 * num_tokens * row_bytes,
-                offsets,
-                scaled,
-                shares,
             )
             for q in range(start, stop):
-                grad_row = _row_at(zero, grad_out_at + q * token_bytes)
+                grad_row = _load(zero, grad_out + q * step)
                 for p in range(num_points):
                     k = (q - start) * num_points + p
-                    near_near = base + offsets[0, k]
-                    near_far = base + offsets[1, k]
-                    far_near = base + offsets[2, k]
-                    far_far = base + offsets[3, k]
+                    upper_left = base + offsets[0, k]
+                    upper_right = base + offsets[1, k]
+                    lower_left = base + offsets[2, k]
+                    lower_right = base + offsets[3, k]
                     products = _four_dots(
-                        _row_at(zero, near_near),
-                        _row_at(zero, near_far),
-                        _row_at(zero, far_near),
-                        _row_at(zero, far_far),
+                        _load(zero, upper_left),
+                        _load(zero, upper_right),
+                        _load(zero, lower_left),
+                        _load(zero, lower_right),
                         grad_row,
                     )
-                    _put_row(_address(dots[k]), products)
-                    _add_to_row(near_near + row_bytes, scaled[0, k], grad_row)
-                    _add_to_row(near_far + row_bytes, scaled[1, k], grad_row)
-                    _add_to_row(far_near + row_bytes, scaled[2, k], grad_row)
-                    _add_to_row(far_far + row_bytes, scaled[3, k], grad_row)
-            for q in range(start, stop):
-                for p in range(num_points):
-                    k = (q - start) * num_points + p
-                    x = shares[0, k]
-                    y = shares[1, k]
-                    across = dots[k, 1] - dots[k, 0]
-                    across += y * (dots[k, 3] - dots[k, 2] - across)
-                    left = dots[k, 0] + y * (dots[k, 2] - dots[k, 0])
-                    down = dots[k, 2] - dots[k, 0]
-                    down += x * (dots[k, 3] - dots[k, 1] - down)
-                    # Slices of channels after the first one add to what is there.
-                    grad_locations[b, q, m, level, p, 0] += a[k] * sizes[0, k] * across
-                    grad_locations[b, q, m, level, p, 1] += a[k] * sizes[1, k] * down
-                    grad_attention[b, q, m, level, p] += left + x * across
+                    _store(np.int64(dots.ctypes.data) + 4 * k * size, products)
+                    _add_to_row(upper_left + row_bytes, samples[_WEIGHTS, k], grad_row)
+                    _add_to_row(upper_right + row_bytes, samples[_WEIGHTS + 1, k], grad_row)
+                    _add_to_row(lower_left + row_bytes, samples[_WEIGHTS + 2, k], grad_row)
+                    _add_to_row(lower_right + row_bytes, samples[_WEIGHTS + 3, k], grad_row)
+            for k in range(num_samples):
+                x = samples[_X, k]
+                y = samples[_Y, k]
+                across = dots[k, 1] - dots[k, 0]
+                across += y * (dots[k, 3] - dots[k, 2] - across)
+                down = dots[k, 2] - dots[k, 0]
+                left = dots[k, 0] + y * down
+                down += x * (dots[k, 3] - dots[k, 1] - down)
+                samples[_X, k] = samples[_ATTENTION, k] * number(width) * across
+                samples[_Y, k] = samples[_ATTENTION, k] * number(height) * down
+                samples[_ATTENTION, k] = left + x * across
+            _write_samples(
+                samples,
+                grad_locations + 2 * first,
+                grad_attention + first,
+                stop - start,
+                stride,
+                num_points,
+                further,
+            )
 
-        # From the array's address once more: numba frees an array after its last mention.
-        base = _address(pairs)
+        # The address is asked for again because numba frees an array after its last mention.
+        base = (np.int64(pairs.ctypes.data) + 63) & -64
         for t in range(num_tokens):
-            row = _row_at(zero, base + (2 * t + 1) * row_bytes)
-            _put_row(grad_value_at + t * token_bytes, row)
+            _store(grad_value + t * step, _load(zero, base + (2 * t + 1) * row_bytes))
 
     return _compiled(backward)
 
@@ -392,26 +449,21 @@ def _channel_slices(num_channels: int) -> list[tuple[int, int]]:
     return [(start, min(_WIDEST_ROW, num_channels - start)) for start in starts]
 
 
-def _array(tensor: Tensor, dtype: torch.dtype) -> np.ndarray:
-    return tensor.detach().to(dtype).contiguous().numpy()
-
-
 def _useful_threads(attention: Tensor, num_channels: int) -> int:
     products = 4 * attention.numel() * num_channels
     return torch.get_num_threads() if products >= _WORTH_THREADS else 1
 
 
+def _block(num_points: int) -> int:
+    """How many samples to work on together; a constant, unless a query has more of them."""
+    return max(_SAMPLES_PER_BLOCK, 1 << (num_points - 1).bit_length())
+
+
 @functools.lru_cache(maxsize=64)
-def _sample_tables(
-    number: type[np.floating], shapes: tuple[tuple[int, int], ...], num_points: int, step: int
-) -> list[np.ndarray]:
-    """For each sample (l, p): (width, height), offset of the level, bytes to the line below."""
+def _level_table(shapes: tuple[tuple[int, int], ...], step: int) -> np.ndarray:
+    """Height, width and offset of each level, ``step`` bytes a token."""
     starts = itertools.accumulate((h * w for h, w in shapes[:-1]), initial=0)
-    sizes = np.array([(w, h) for h, w in shapes], number).T
-    firsts = np.array([start * step for start in starts], np.int64)
-    pitches = np.array([w * step for _, w in shapes], np.int64)
-    tables = (sizes, firsts, pitches)
-    return [np.ascontiguousarray(np.repeat(table, num_points, axis=-1)) for table in tables]
+    return np.array([(h, w, n * step) for (h, w), n in zip(shapes, starts, strict=True)], np.int64)
 
 
 def forward(
@@ -422,29 +474,42 @@ def forward(
 ) -> Float[Tensor, "B Q M*D"]:
     """As ``ms_deform_attn_reference``; arguments are taken to be consistent."""
     dtype = compute_dtype(value, sampling_locations, attention_weights)
-    num_images, num_queries, num_heads, _, num_points = attention_weights.shape
-    num_channels = value.shape[3]
-    out = value.new_empty(num_images, num_queries, num_heads * num_channels, dtype=dtype)
-    tokens = _array(value, dtype)
-    number = tokens.dtype.type
-    step = num_heads * num_channels * tokens.itemsize
-    arguments = (
-        tokens,
-        _array(sampling_locations.flatten(3, 4), dtype),
-        _array(attention_weights.flatten(3, 4), dtype),
-        *_sample_tables(number, tuple(spatial_shapes), num_points, step),
-        out.view(num_images, num_queries, num_heads, num_channels).numpy(),
+    num_images, num_tokens, num_heads, num_channels = value.shape
+    _, num_queries, _, num_levels, num_points = attention_weights.shape
+    if attention_weights.numel() == 0:
+        return value.new_zeros(num_images, num_queries, num_heads * num_channels)
+    inputs = [
+        x.detach().to(dtype).contiguous() for x in (value, sampling_locations, attention_weights)
+    ]
+    out = torch.empty(num_images, num_queries, num_heads * num_channels, dtype=dtype)
+    size = dtype.itemsize
+    head_bytes = num_channels * size
+    levels = _level_table(tuple(spatial_shapes), num_heads * head_bytes)
+    value_at, locations_at, attention_at = (x.data_ptr() for x in inputs)
+    number = _NUMBERS[dtype]
+
+    def work(b: int, start: int, d: int, slice_channels: int) -> None:
+        query = b * num_queries + start
+        sample = query * num_heads * num_levels * num_points
+        _forward_kernel(number, slice_channels, _block(num_points))(
+            value_at + b * num_tokens * num_heads * head_bytes + d * size,
+            locations_at + 2 * sample * size,
+            attention_at + sample * size,
+            out.data_ptr() + query * num_heads * head_bytes + d * size,
+            levels,
+            min(_QUERIES_PER_TASK, num_queries - start),
+            num_heads,
+            num_points,
+            head_bytes,
+        )
+
+    tasks = (
+        functools.partial(work, b, start, *channels)
+        for b in range(num_images)
+        for start in range(0, num_queries, _QUERIES_PER_TASK)
+        for channels in _channel_slices(num_channels)
     )
-
-    def tasks() -> Iterator[Callable[[], None]]:
-        for b in range(num_images):
-            for start in range(0, num_queries, _QUERIES_PER_BLOCK):
-                stop = min(start + _QUERIES_PER_BLOCK, num_queries)
-                for d, slice_channels in _channel_slices(num_channels):
-                    kernel = _forward_kernel(number, slice_channels)
-                    yield functools.partial(kernel, *arguments, b, start, stop, d)
-
-    run_tasks(tasks(), _useful_threads(attention_weights, num_channels))
+    run_tasks(tasks, _useful_threads(attention_weights, num_channels))
     return out.to(value.dtype)
 
 
@@ -461,37 +526,45 @@ def backward(
     result is bitwise the same for every number of threads.
     """
     dtype = compute_dtype(value, sampling_locations, attention_weights)
-    num_images, num_queries, num_heads, _, _ = attention_weights.shape
-    num_channels = value.shape[3]
-    grad_value = torch.empty(value.shape, dtype=dtype)
-    grad_locations = torch.zeros(sampling_locations.shape, dtype=dtype)
-    grad_attention = torch.zeros(attention_weights.shape, dtype=dtype)
-    tokens = _array(value, dtype)
-    number = tokens.dtype.type
-    grad_rows = grad_out.reshape(num_images, num_queries, num_heads, num_channels)
-    inputs = (
-        _array(grad_rows, dtype),
-        tokens,
-        _array(sampling_locations, dtype),
-        _array(attention_weights, dtype),
-    )
-    results = (grad_value.numpy(), grad_locations.numpy(), grad_attention.numpy())
+    num_images, num_tokens, num_heads, num_channels = value.shape
+    _, num_queries, _, num_levels, num_points = attention_weights.shape
+    tensors = (value, sampling_locations, attention_weights)
+    if attention_weights.numel() == 0 or value.numel() == 0:
+        return tuple(x.new_zeros(x.shape) for x in tensors)
+    inputs = [x.detach().to(dtype).contiguous() for x in (grad_out, *tensors)]
+    grads = [torch.empty(x.shape, dtype=dtype) for x in tensors]
+    size = dtype.itemsize
+    head_bytes = num_channels * size
+    levels = _level_table(tuple(spatial_shapes), num_heads * head_bytes).tolist()
+    grad_out_at, value_at, locations_at, attention_at = (x.data_ptr() for x in inputs)
+    grad_value_at, grad_locations_at, grad_attention_at = (x.data_ptr() for x in grads)
+    number = _NUMBERS[dtype]
 
-    def work(b: int, m: int, level: int, width: int, height: int, first_token: int) -> None:
+    def work(level: int, b: int, m: int) -> None:
+        height, width, level_offset = levels[level]
+        rows = b * num_tokens * num_heads * head_bytes + level_offset + m * head_bytes
+        out_rows = (b * num_queries * num_heads + m) * head_bytes
+        sample = ((b * num_queries * num_heads + m) * num_levels + level) * num_points * size
         for d, slice_channels in _channel_slices(num_channels):
-            kernel = _backward_kernel(number, slice_channels)
-            kernel(*inputs, width, height, first_token, *results, b, m, level, d)
+            _backward_kernel(number, slice_channels, _block(num_points))(
+                grad_out_at + out_rows + d * size,
+                value_at + rows + d * size,
+                locations_at + 2 * sample,
+                attention_at + sample,
+                grad_value_at + rows + d * size,
+                grad_locations_at + 2 * sample,
+                grad_attention_at + sample,
+                num_queries,
+                num_heads,
+                num_levels,
+                num_points,
+                head_bytes,
+                height,
+                width,
+                d > 0,
+            )
 
-    def tasks() -> Iterator[Callable[[], None]]:
-        first_token = 0
-        for level, (height, width) in enumerate(spatial_shapes):
-            for b, m in itertools.product(range(num_images), range(num_heads)):
-                yield functools.partial(work, b, m, level, width, height, first_token)
-            first_token += height * width
-
-    run_tasks(tasks(), _useful_threads(attention_weights, num_channels))
-    return (
-        grad_value.to(value.dtype),
-        grad_locations.to(sampling_locations.dtype),
-        grad_attention.to(attention_weights.dtype),
-    )
+    places = itertools.product(range(num_levels), range(num_images), range(num_heads))
+    tasks = (functools.partial(work, *place) for place in places)
+    run_tasks(tasks, _useful_threads(attention_weights, num_channels))
+    return tuple(grad.to(x.dtype) for grad, x in zip(grads, tensors, strict=True))

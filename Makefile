@@ -1,0 +1,32 @@
+# `make demo` and `make test` do all the set-up: they need Python >= 3.10, make and a package index.
+PYTHON ?= python3
+MINUTES ?= 5
+SEED ?= 1
+BIN := .venv/bin
+
+.PHONY: demo test test-slow check format
+
+demo: .venv/ready
+	$(BIN)/python examples/demo.py --minutes $(MINUTES) --seed $(SEED)
+
+test: .venv/ready
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/ready
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: .venv/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
+	VIRTUAL_ENV=.venv $$(command -v uv || echo $(BIN)/uv) pip install --quiet --editable . --group dev
+	touch $@

@@ -1,0 +1,102 @@
+"""What `make demo` does: learn blood cells from 205 photographs, and show what was learned.
+
+Uses nothing but what any user of the library has: a recipe, `saccade.run.train`, the evaluator,
+`Detector.predict` and the pictures.
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from saccade.analysis.draw import draw_beside_truth, draw_boxes, draw_curve, save_image
+from saccade.data import CocoDataset, find_split, read_image
+from saccade.evaluation import print_table, write_json
+from saccade.inference import Detector
+from saccade.inference.detections import supervision
+from saccade.inference.folder import find_images
+from saccade.presets import preset_config
+from saccade.recipes import for_detector
+from saccade.run import evaluate_detector, train
+from saccade.structures import Targets
+
+CELLS = Path(__file__).parent / "blood-cells"
+PICTURES = 6
+
+
+def main() -> None:
+    """Train, evaluate, draw, predict, and say what to do next."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5, help="of training (default 5)")
+    parser.add_argument("--seed", type=int, default=1, help="of weights and order (default 1)")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="the run folder")
+    arguments = parser.parse_args()
+    console = Console(highlight=False)
+
+    config = replace(
+        for_detector(preset_config("deformable-detr-nano")),
+        data=str(CELLS),
+        minutes=arguments.minutes,
+        seed=arguments.seed,
+    )
+    console.print(
+        f"[bold]Training[/] a two-stage Deformable DETR from random weights on 205 photographs of "
+        f"blood cells, for {arguments.minutes:g} minutes."
+    )
+    detector = train(config, arguments.out)
+
+    console.print("\n[bold]Evaluating[/] on the 87 photographs held out (percent):\n")
+    result = evaluate_detector(detector, CELLS)
+    print_table(result, console)
+    write_json(result, arguments.out / "result.json")
+    draw_curve(arguments.out / "evaluations.jsonl", arguments.out / "curve.png")
+
+    pictures = arguments.out / "pictures"
+    pictures.mkdir(exist_ok=True)
+    draw_held_out(detector, pictures)
+    draw_unseen(detector, pictures)
+    console.print(
+        f"\n[bold]Look[/] at {pictures}: found-beside-marked-*.jpg compares with what people "
+        "marked,\nunseen-*.jpg are photographs without any marks, and "
+        f"{arguments.out / 'curve.png'} is the AP over time.\n\n"
+        f"The weights are in {arguments.out / 'best'}. [bold]Next[/], type for example:\n\n"
+        f"  .venv/bin/saccade predict {CELLS / 'test'} --weights {arguments.out / 'best'}\n"
+        f"  .venv/bin/saccade eval --weights {arguments.out / 'best'} --data {CELLS}\n"
+        f"  .venv/bin/saccade train --data YOUR-DATASET --preset deformable-detr-nano --minutes 30\n"
+    )
+
+
+def draw_held_out(detector: Detector, folder: Path) -> None:
+    """What was found beside what people marked, on photographs that training never saw."""
+    dataset = CocoDataset(find_split(CELLS, "val"))
+    for number in range(PICTURES):
+        sample = dataset[number * len(dataset) // PICTURES]
+        found = detector.predict(sample.image, threshold=0.3)
+        truth = marked(sample.targets, detector.class_names)
+        picture = draw_beside_truth(sample.image, found, truth)
+        save_image(picture, folder / f"found-beside-marked-{number + 1}.jpg")
+
+
+def draw_unseen(detector: Detector, folder: Path) -> None:
+    """What is found on photographs of the test split, which nothing here has read before."""
+    for file in find_images([CELLS / "test"]):
+        image = read_image(file)
+        found = detector.predict(image, threshold=0.3)
+        save_image(draw_boxes(image, found), folder / f"unseen-{file.name}")
+
+
+def marked(targets: Targets, class_names: tuple[str, ...]) -> Any:
+    """The marks of an annotation file in the type of detections."""
+    labels = targets.labels.numpy()
+    return supervision().Detections(
+        xyxy=targets.boxes.numpy(),
+        class_id=labels,
+        data={"class_name": np.array(class_names)[labels]},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+"""The `saccade` command: one function per subcommand.
+
+A subcommand returns the exit status: 0, or 2 for unusable input, which it explains in a sentence.
+Heavy imports happen inside, so that `saccade --help` answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from saccade.config import RunConfig
+from saccade.presets import PRESETS, preset_config, presets
+from saccade.recipes import for_detector
+from saccade.settings import free_folder, read_yaml
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """Train a detector on a COCO-style dataset; the run folder then holds everything about it.
+
+    Example: saccade train --data examples/blood-cells --preset deformable-detr-nano --minutes 5
+    """
+
+    preset: str = "deformable-detr-r50-two-stage"
+    """Which detector, and its recipe: see `saccade presets`."""
+    config: Path | None = None
+    """A run's YAML file instead of a preset, such as the config.yaml of a run folder."""
+    out: Path | None = None
+    """The run folder; by default runs/train, runs/train-2 and so on."""
+    resume: bool = False
+    """Go on with the run that --out holds, with the configuration it holds."""
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    """Everything else about the run; defaults are those of the preset or of the YAML file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalArguments:
+    """Print COCO's twelve numbers and the AP of every class.
+
+    Example: saccade eval --weights runs/train/best --data examples/blood-cells
+    """
+
+    weights: str
+    """A run's best/ or last/, an official .pth file, a transformers folder, or a hub id."""
+    data: Path
+    """The folder of a COCO-style dataset."""
+    split: str = "val"
+    preset: str | None = None
+    """Settles what an official file does not tell; see `saccade presets`."""
+    batch_size: int = 1
+    """Images per batch; more than one pads images of different sizes, as the official code does."""
+    num_workers: int = 0
+    """Processes that read images."""
+    max_detections: int = 100
+    """Detections counted per image; COCO counts 100."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto for the best there is."""
+    json: Path | None = None
+    """Write the numbers to this file too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictArguments:
+    """Find objects in images: annotated pictures and predictions.json in the output folder.
+
+    Example: saccade predict examples/blood-cells/test --weights examples/blood-cells/nano
+    """
+
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Image files and folders of images."""
+    weights: str
+    """A run's best/ or last/, an official .pth file, a transformers folder, or a hub id."""
+    out: Path | None = None
+    """Where the pictures and predictions.json go; by default runs/predict, runs/predict-2..."""
+    threshold: float = 0.3
+    """Lowest score reported, 0 to 1."""
+    top_k: int = 100
+    """Most detections per image."""
+    preset: str | None = None
+    """Settles what an official file does not tell; see `saccade presets`."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto for the best there is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PresetsArguments:
+    """List the named detectors."""
+
+
+def train(arguments: Sequence[str]) -> int:
+    """`saccade train`."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset", default=TrainArguments.preset)
+    first.add_argument("--config", type=Path)
+    first.add_argument("--out", type=Path)
+    first.add_argument("--resume", action="store_true")
+    chosen, _ = first.parse_known_args(arguments)
+    if chosen.resume:
+        if chosen.out is None:
+            raise ValueError("--resume needs the folder of the run: name it with --out.")
+        run = read_yaml(chosen.out / "config.yaml")
+    elif chosen.config is not None:
+        run = read_yaml(chosen.config)
+    else:
+        # The dataset brings the classes; COCO's would only fill the help.
+        run = for_detector(preset_config(chosen.preset, class_names=["object"]))
+    parsed = tyro.cli(
+        TrainArguments, args=arguments, prog="saccade train", default=TrainArguments(run=run)
+    )
+    if not parsed.run.data:
+        raise ValueError("no dataset: name its folder with --data.")
+    from saccade.run import train as train_run
+
+    out = parsed.out or free_folder(Path("runs/train"))
+    train_run(parsed.run, out, parsed.resume)
+    print(f"\nThe run is in {out}: weights in best/ and last/, TensorBoard files in logs/.")
+    print(f"Next: saccade eval --weights {out / 'best'} --data {parsed.run.data}")
+    return 0
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """`saccade eval`."""
+    parsed = tyro.cli(EvalArguments, args=arguments, prog="saccade eval")
+    from rich.console import Console
+
+    from saccade.evaluation import print_table, write_json
+    from saccade.inference import Detector
+    from saccade.run import evaluate_detector
+
+    detector = Detector.from_pretrained(parsed.weights, preset=parsed.preset)
+    result = evaluate_detector(
+        detector.to(_device(parsed.device)),
+        parsed.data,
+        parsed.split,
+        batch_size=parsed.batch_size,
+        num_workers=parsed.num_workers,
+        max_detections=parsed.max_detections,
+        progress=True,
+    )
+    print_table(result, Console())
+    if parsed.json is not None:
+        write_json(result, parsed.json)
+    return 0
+
+
+def predict(arguments: Sequence[str]) -> int:
+    """`saccade predict`."""
+    parsed = tyro.cli(PredictArguments, args=arguments, prog="saccade predict")
+    if not parsed.images:
+        raise ValueError("no images: name image files or folders of images.")
+    from rich.progress import track
+
+    from saccade.analysis.draw import draw_boxes, save_image
+    from saccade.data import read_image
+    from saccade.inference import Detector
+    from saccade.inference.folder import find_images, predict_files, to_record, write_records
+
+    files = find_images(parsed.images)
+    detector = Detector.from_pretrained(parsed.weights, preset=parsed.preset)
+    detector.to(_device(parsed.device))
+    out = parsed.out or free_folder(Path("runs/predict"))
+    out.mkdir(parents=True, exist_ok=True)
+    records, broken = [], []
+    found = predict_files(detector, files, parsed.threshold, parsed.top_k)
+    for file, detections in track(found, "predicting", total=len(files)):
+        if isinstance(detections, ValueError):
+            broken.append(detections)
+            continue
+        records.append(to_record(file, detections))
+        save_image(draw_boxes(read_image(file), detections), out / file.name)
+    write_records(records, out / "predictions.json")
+    total = sum(len(record["detections"]) for record in records)
+    print(f"{total} objects in {len(records)} images: pictures and predictions.json in {out}")
+    for error in broken:
+        print(f"saccade predict: {error}", file=sys.stderr)
+    return 2 if broken else 0
+
+
+def list_presets(arguments: Sequence[str]) -> int:
+    """`saccade presets`."""
+    tyro.cli(PresetsArguments, args=arguments, prog="saccade presets")
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("preset", no_wrap=True)
+    table.add_column("what it is, and its published AP on COCO val2017")
+    for name in presets():
+        table.add_row(name, (PRESETS[name].__doc__ or "").splitlines()[0])
+    Console().print(table)
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "eval": evaluate,
+    "predict": predict,
+    "presets": list_presets,
+}
+
+USAGE = """\
+usage: saccade COMMAND [options]
+
+  train     train a detector on your images
+  eval      COCO's numbers of a detector on a dataset
+  predict   find objects in images
+  presets   list the named detectors
+
+saccade COMMAND --help tells the options, with their units and defaults.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a subcommand; unusable input becomes one sentence and exit status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(
+            f'saccade: there is no command "{name}": expected one of {", ".join(COMMANDS)}.',
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        return COMMANDS[name](rest)
+    except (ValueError, OSError) as error:
+        print(f"saccade {name}: {error}", file=sys.stderr)
+        return 2
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -1,0 +1,72 @@
+"""Prediction over files and folders: annotated pictures and one JSON file."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from saccade.data import read_image
+from saccade.inference.predictor import Detector
+
+if TYPE_CHECKING:
+    from supervision import Detections
+
+
+def find_images(sources: Sequence[Path]) -> list[Path]:
+    """The image files among `sources` and in the folders among them, sorted within a folder.
+
+    Raises:
+        ValueError: If a source does not exist or a folder holds no image.
+    """
+    files: list[Path] = []
+    for source in sources:
+        if source.is_dir():
+            # Pillow knows the suffixes of the formats it reads.
+            inside = sorted(
+                file
+                for file in source.iterdir()
+                if file.suffix.lower() in Image.registered_extensions()
+            )
+            if not inside:
+                raise ValueError(f"{source} holds no image files: name a folder that does.")
+            files += inside
+        elif source.is_file():
+            files.append(source)
+        else:
+            raise ValueError(f"{source} does not exist: expected an image file or a folder.")
+    return files
+
+
+def predict_files(
+    detector: Detector, files: Sequence[Path], threshold: float, top_k: int
+) -> "Iterator[tuple[Path, Detections | ValueError]]":
+    """Detections of each file in turn; an unreadable file yields its error instead."""
+    for file in files:
+        try:
+            yield file, detector.predict(read_image(file), threshold, top_k)
+        except ValueError as error:
+            yield file, error
+
+
+def to_record(file: Path, detections: "Detections") -> dict[str, Any]:
+    """One image's detections for JSON: boxes are ``x0, y0, x1, y1`` in pixels."""
+    assert detections.confidence is not None
+    rows = zip(detections.data["class_name"], detections.confidence, detections.xyxy, strict=True)
+    return {
+        "file": str(file),
+        "detections": [
+            {
+                "class": str(name),
+                "score": round(float(score), 4),
+                "box": [round(float(side), 2) for side in box],
+            }
+            for name, score, box in rows
+        ],
+    }
+
+
+def write_records(records: Sequence[dict[str, Any]], file: Path) -> None:
+    """Write all images' detections as one JSON list."""
+    file.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", "utf-8")

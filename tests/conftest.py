@@ -1,0 +1,82 @@
+"""Small detectors and datasets that the tests share."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from saccade.config import DetectorConfig
+from saccade.data import Split
+from saccade.model import DetectorModel
+from saccade.presets import preset_config
+
+SMALL = {
+    "two-stage": "deformable-detr-nano",
+    "learned": "deformable-detr-nano",
+    "detr": "detr-nano",
+}
+"""One detector per kind of queries and attention."""
+
+
+def small_config(kind: str, num_queries: int = 12) -> DetectorConfig:
+    """A detector of two classes with few queries and no dropout."""
+    config = preset_config(SMALL[kind], class_names=["cat", "dog"])
+    queries = replace(config.queries, num_queries=num_queries)
+    if kind != "learned":
+        return replace(config, queries=queries)
+    return replace(
+        config,
+        queries=replace(queries, source="learned"),
+        denoising=replace(config.denoising, num_queries=0),
+    )
+
+
+@pytest.fixture(params=list(SMALL))
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each kind of detector in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def model(kind: str) -> DetectorModel:
+    """A detector whose weights are random everywhere, so that no output is constant."""
+    torch.manual_seed(0)
+    model = DetectorModel(small_config(kind)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.02)
+    return model
+
+
+CATEGORIES = ({"id": 1, "name": "cat"}, {"id": 2, "name": "dog"})
+
+
+@pytest.fixture
+def write_coco(tmp_path: Path) -> Callable[..., Split]:
+    """Write a COCO folder of noise images with these ids and (height, width)."""
+
+    def write(
+        sizes: dict[int, tuple[int, int]],
+        objects: Sequence[dict[str, Any]] = (),
+        categories: Sequence[dict[str, Any]] = CATEGORIES,
+    ) -> Split:
+        split = Split(tmp_path / "images", tmp_path / "annotations" / "train.json")
+        split.images.mkdir(exist_ok=True)
+        split.annotations.parent.mkdir(exist_ok=True)
+        images = []
+        for id, (height, width) in sizes.items():
+            pixels = np.random.default_rng(id).integers(0, 256, (height, width, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(split.images / f"{id}.png")
+            images.append({"id": id, "file_name": f"{id}.png", "height": height, "width": width})
+        annotations = [{"id": number} | entry for number, entry in enumerate(objects, start=1)]
+        content = {"images": images, "annotations": annotations, "categories": list(categories)}
+        split.annotations.write_text(json.dumps(content))
+        return split
+
+    return write

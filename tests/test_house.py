@@ -1,0 +1,71 @@
+"""The rules of the house: who may import whom, and what a bare import costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import saccade
+
+ROOT = Path(saccade.__file__).parent
+ROOMS = {
+    "boxes": set(),
+    "structures": {"boxes"},
+    "config": set(),
+    "coco_classes": set(),
+    "presets": {"config", "coco_classes"},
+    "recipes": {"config"},
+    "ops": set(),
+    "attention": {"ops", "structures"},
+    "model": {"attention", "boxes", "config", "structures"},
+    "weights": {"model", "config", "presets", "coco_classes", "settings"},
+    "data": {"boxes", "config", "structures"},
+    "training": {"boxes", "config", "structures", "data"},
+    "evaluation": {"boxes", "config", "structures", "data", "model"},
+    "inference": {"boxes", "config", "structures", "data", "model", "weights", "presets"},
+    "settings": {"config"},
+}
+"""What each room may import. Rooms that are not listed (run, cli, analysis) may import all."""
+
+
+def imported_rooms(file: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            modules = [node.module] + [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        else:
+            continue
+        rooms |= {m.split(".")[1] for m in modules if m.startswith("saccade.")}
+    return {room for room in rooms if (ROOT / room).exists() or (ROOT / f"{room}.py").exists()}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_dependencies_point_one_way(room: str) -> None:
+    place = ROOT / room
+    files = list(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    assert files
+    for file in files:
+        assert imported_rooms(file) <= ROOMS[room] | {room}, file
+
+
+def test_a_bare_import_loads_nothing_heavy() -> None:
+    heavy = "torchvision timm numba lightning supervision scipy matplotlib transformers tyro"
+    script = (
+        "import sys, saccade; saccade.presets(); "
+        f"print(*[name for name in '{heavy}'.split() if name in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert output.stdout.split() == []
+
+
+def test_the_public_names_are_there() -> None:
+    assert saccade.presets()[0] == "deformable-detr-nano"
+    assert saccade.Detector.__module__ == "saccade.inference.predictor"
+    assert callable(saccade.ops.ms_deform_attn)
+    assert callable(saccade.training.SetCriterion)
+    with pytest.raises(AttributeError, match="no attribute 'Detectr'"):
+        saccade.Detectr  # noqa: B018

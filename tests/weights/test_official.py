@@ -1,0 +1,266 @@
+from argparse import Namespace
+from dataclasses import replace
+
+import pytest
+import torch
+
+from saccade.coco_classes import COCO_CLASSES
+from saccade.model import DetectorModel
+from saccade.presets import preset_config
+from saccade.weights import (
+    from_official,
+    load_weights,
+    recognise_official,
+    save_official,
+    to_official,
+)
+from saccade.weights.official import official_args
+
+DEFORMABLE = [
+    "deformable-detr-r50-single-scale",
+    "deformable-detr-r50-single-scale-dc5",
+    "deformable-detr-r50",
+    "deformable-detr-r50-refine",
+    "deformable-detr-r50-two-stage",
+]
+ALL = [*DEFORMABLE, "detr-r50", "detr-r50-dc5"]
+
+
+@pytest.mark.parametrize("preset", ALL)
+def test_a_round_trip_is_bitwise(preset, small_config, random_state, assert_same):
+    config = small_config(preset)
+    state = random_state(config)
+    official = to_official(state, config)
+    assert_same(from_official(official, config), state)
+    assert_same(to_official(from_official(official, config), config), official)
+
+
+@pytest.mark.parametrize("preset", ALL)
+def test_names_are_the_official_ones(preset, small_config, random_state):
+    config = small_config(preset)
+    written = to_official(random_state(config), config)
+    expected = _detr_names() if preset.startswith("detr") else _deformable_names(preset)
+    assert {key for key in written if not key.startswith("backbone.")} == expected
+    backbone = {key for key in written if key.startswith("backbone.")}
+    assert "backbone.0.body.conv1.weight" in backbone
+    assert "backbone.0.body.bn1.running_var" in backbone
+    assert "backbone.0.body.layer2.0.downsample.1.running_mean" in backbone
+    assert not any("num_batches_tracked" in key or "fc" in key for key in backbone)
+    assert len(backbone) == 20 * 5  # Each of ResNet-18's convolutions has a frozen norm.
+
+
+def _leaves(*modules: str) -> set[str]:
+    return {f"{module}.{leaf}" for module in modules for leaf in ("weight", "bias")}
+
+
+def _dense(prefix: str) -> set[str]:
+    joined = {f"{prefix}.in_proj_weight", f"{prefix}.in_proj_bias"}
+    return joined | _leaves(f"{prefix}.out_proj")
+
+
+def _deformable_attention(prefix: str) -> set[str]:
+    parts = ("sampling_offsets", "attention_weights", "value_proj", "output_proj")
+    return _leaves(*(f"{prefix}.{part}" for part in parts))
+
+
+def _rest_of_layer(prefix: str, num_norms: int) -> set[str]:
+    norms = [f"{prefix}.norm{i + 1}" for i in range(num_norms)]
+    return _leaves(f"{prefix}.linear1", f"{prefix}.linear2", *norms)
+
+
+def _box_head(prefix: str) -> set[str]:
+    return _leaves(*(f"{prefix}.layers.{i}" for i in range(3)))
+
+
+def _deformable_names(preset: str) -> set[str]:
+    single, two_stage = "single-scale" in preset, preset.endswith("two-stage")
+    names = {"transformer.level_embed"}
+    for level in range(1 if single else 4):
+        names |= _leaves(f"input_proj.{level}.0", f"input_proj.{level}.1")
+    for i in range(2):
+        prefix = f"transformer.encoder.layers.{i}"
+        names |= _deformable_attention(f"{prefix}.self_attn") | _rest_of_layer(prefix, 2)
+    for i in range(3):
+        prefix = f"transformer.decoder.layers.{i}"
+        names |= _deformable_attention(f"{prefix}.cross_attn") | _rest_of_layer(prefix, 3)
+        names |= _dense(f"{prefix}.self_attn")
+    for i in range(4 if two_stage else 3):
+        names |= _leaves(f"class_embed.{i}") | _box_head(f"bbox_embed.{i}")
+        if two_stage:
+            names |= _leaves(f"transformer.decoder.class_embed.{i}")
+        if two_stage or preset.endswith("refine"):
+            names |= _box_head(f"transformer.decoder.bbox_embed.{i}")
+    if two_stage:
+        parts = ("enc_output", "enc_output_norm", "pos_trans", "pos_trans_norm")
+        return names | _leaves(*(f"transformer.{part}" for part in parts))
+    return names | {"query_embed.weight"} | _leaves("transformer.reference_points")
+
+
+def _detr_names() -> set[str]:
+    names = {"query_embed.weight"} | _leaves("input_proj", "transformer.decoder.norm")
+    names |= _leaves("class_embed") | _box_head("bbox_embed")
+    for i in range(2):
+        prefix = f"transformer.encoder.layers.{i}"
+        names |= _dense(f"{prefix}.self_attn") | _rest_of_layer(prefix, 2)
+    for i in range(3):
+        prefix = f"transformer.decoder.layers.{i}"
+        names |= _dense(f"{prefix}.self_attn") | _dense(f"{prefix}.multihead_attn")
+        names |= _rest_of_layer(prefix, 3)
+    return names
+
+
+def test_projections_queries_and_norms_go_where_they_belong(small_config, random_state):
+    config = small_config("deformable-detr-r50")
+    state = random_state(config)
+    official = to_official(state, config)
+    joined = official["transformer.decoder.layers.1.self_attn.in_proj_weight"]
+    ours = "decoder.layers.1.self_attention"
+    assert torch.equal(joined[:32], state[f"{ours}.query_projection.weight"])
+    assert torch.equal(joined[32:64], state[f"{ours}.key_projection.weight"])
+    assert torch.equal(joined[64:], state[f"{ours}.value_projection.weight"])
+    assert torch.equal(official["query_embed.weight"][:, :32], state["queries.positions.weight"])
+    assert torch.equal(official["query_embed.weight"][:, 32:], state["queries.content.weight"])
+    layer = "transformer.decoder.layers.0"
+    for norm, ours in (("norm1", "cross_norm"), ("norm2", "self_norm"), ("norm3", "ffn.norm")):
+        assert torch.equal(
+            official[f"{layer}.{norm}.weight"], state[f"decoder.layers.0.{ours}.weight"]
+        )
+    assert official["class_embed.2.weight"] is official["class_embed.0.weight"]
+
+
+def test_detr_counts_its_norms_in_the_order_of_use(small_config, random_state):
+    config = small_config("detr-r50")
+    state = random_state(config)
+    official = to_official(state, config)
+    layer = "transformer.decoder.layers.0"
+    for norm, ours in (("norm1", "self_norm"), ("norm2", "cross_norm"), ("norm3", "ffn.norm")):
+        assert torch.equal(
+            official[f"{layer}.{norm}.weight"], state[f"decoder.layers.0.{ours}.weight"]
+        )
+
+
+def test_the_last_of_the_two_stage_heads_is_the_first_stage(small_config, random_state):
+    config = small_config("deformable-detr-r50-two-stage")
+    state = random_state(config)
+    official = to_official(state, config)
+    assert torch.equal(official["class_embed.3.weight"], state["queries.class_head.weight"])
+    assert torch.equal(
+        official["transformer.decoder.bbox_embed.3.layers.2.bias"],
+        state["queries.box_head.layers.2.bias"],
+    )
+
+
+@pytest.mark.parametrize("preset", ALL)
+def test_a_written_file_is_recognised(preset, small_config, random_state, assert_same, tmp_path):
+    config = small_config(preset)
+    state = random_state(config)
+    save_official(tmp_path / "run" / "weights.pth", config, state)
+    loaded = load_weights(tmp_path / "run" / "weights.pth")
+    assert loaded.config == config
+    assert_same(loaded.state, state)
+    assert loaded.report.loaded == len(state)
+    assert loaded.report.left_out == loaded.report.adapted == ()
+
+
+@pytest.mark.parametrize(
+    "preset", ["deformable-detr-r50", "deformable-detr-r101-two-stage", "detr-r101-dc5"]
+)
+def test_published_shapes_are_recognised_as_their_preset(preset):
+    config = preset_config(preset)
+    with torch.device("meta"):
+        official = to_official(DetectorModel(config).state_dict(), config)
+    args = official_args(config)
+    del args.class_names
+    assert recognise_official(official, args) == config
+
+
+def test_91_classes_without_names_are_coco_others_are_numbered(small_config, random_state):
+    config = replace(small_config("deformable-detr-r50"), class_names=COCO_CLASSES)
+    official = to_official(random_state(config), config)
+    assert recognise_official(official).class_names == COCO_CLASSES
+    config = small_config("deformable-detr-r50")
+    official = to_official(random_state(config), config)
+    assert recognise_official(official).class_names[:2] == ("class 0", "class 1")
+
+
+def test_a_multi_scale_file_needs_no_args(small_config, random_state):
+    config = small_config("deformable-detr-r50-refine")
+    config = replace(
+        config,
+        encoder=replace(config.encoder, num_heads=8, num_points=1),
+        decoder=replace(config.decoder, num_heads=8),
+    )
+    found = recognise_official(to_official(random_state(config), config))
+    assert replace(found, class_names=config.class_names) == config
+
+
+@pytest.mark.parametrize("preset", ["deformable-detr-r50-single-scale", "detr-r50"])
+def test_dilation_is_asked_for_where_nothing_tells_it(preset, small_config, random_state, tmp_path):
+    config = small_config(preset)
+    file = tmp_path / "weights.pth"
+    torch.save({"model": to_official(random_state(config), config)}, file)
+    with pytest.raises(
+        ValueError, match=r"does not say whether its C5 is dilated.*pass the preset"
+    ):
+        load_weights(file)
+
+
+def test_a_preset_settles_what_a_file_does_not_tell(random_state, tmp_path):
+    small = replace(
+        preset_config("detr-r50"),
+        encoder=replace(preset_config("detr-r50").encoder, num_layers=1, ffn_width=8),
+        decoder=replace(preset_config("detr-r50").decoder, num_layers=1, ffn_width=8),
+    )
+    file = tmp_path / "weights.pth"
+    torch.save(to_official(random_state(small), small), file)
+    for preset, dilated in (("detr-r50", False), ("detr-r50-dc5", True)):
+        assert load_weights(file, preset=preset).config.backbone.dilated is dilated
+    with pytest.raises(ValueError, match=r"backbone.name 'resnet50', but preset .detr-r101. has"):
+        load_weights(file, preset="detr-r101")
+
+
+def test_args_outweigh_a_preset_and_a_contradiction_is_named(small_config, random_state):
+    config = small_config("detr-r50-dc5")
+    official = to_official(random_state(config), config)
+    found = recognise_official(official, Namespace(dilation=True), preset_config("detr-r50"))
+    assert found.backbone.dilated
+
+
+def test_repetitions_that_differ_are_left_out_by_name(small_config, random_state, tmp_path):
+    config = small_config("deformable-detr-r50")
+    official = to_official(random_state(config), config)
+    official["class_embed.1.bias"] = official["class_embed.0.bias"] + 1
+    official["aux.weight"] = torch.zeros(1)
+    official["transformer.total_ops"] = torch.zeros(1)
+    file = tmp_path / "weights.pth"
+    torch.save({"model": official, "args": official_args(config)}, file)
+    report = load_weights(file).report
+    assert report.left_out == ("class_embed.1.bias", "aux.weight")
+    assert str(report).endswith("Left out: class_embed.1.bias, aux.weight.")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: replace(c, positions=replace(c.positions, centred=False)), "positions.centred"),
+        (lambda c: replace(c, decoder=replace(c.decoder, final_norm=True)), "decoder.final_norm"),
+        (lambda c: replace(c, backbone=replace(c.backbone, name="small-resnet")), "small-resnet"),
+    ],
+)
+def test_what_the_layout_cannot_hold_is_named(change, message, small_config):
+    config = change(small_config("deformable-detr-r50"))
+    with pytest.raises(ValueError, match=message):
+        to_official({}, config)
+
+
+def test_denoising_and_counters_of_norms_are_not_written(small_config, random_state):
+    config = small_config("deformable-detr-r50-two-stage")
+    training = replace(
+        config,
+        denoising=replace(config.denoising, num_queries=4),
+        backbone=replace(config.backbone, norm="trained"),
+    )
+    state = random_state(training)
+    assert "denoising.labels.weight" in state
+    written = to_official(state, training)
+    assert written.keys() == to_official(random_state(config), config).keys()
