@@ -228,7 +228,7 @@ def test_unused_ids_get_names_of_their_own():
         ({"id2label": {"0": "cat"}}, 'names 1 classes in id2label, but .* has 6 rows: .*"no obj'),
         ({"backbone": "nonsense"}, 'the backbone is "nonsense", which timm'),
         ({"backbone_config": {"model_type": "swin"}}, "backbone_config.model_type 'swin'"),
-        ({"d_model": 64}, r"neck.levels.0.0.weight of shape \[32, 512, 1, 1\], .* \[64, 512, 1, 1"),
+        ({"d_model": 64}, r"neck.levels.0.0.weight of shape \[32, 96, 1, 1\], .* \[64, 96, 1, 1\]"),
         ({"decoder_layers": 4}, r"lacks \d+ of \d+ tensors, decoder.layers.3.self_attention"),
     ],
 )

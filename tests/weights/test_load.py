@@ -158,6 +158,22 @@ def test_a_truncated_official_file(keep, small_config, random_state, tmp_path):
         load_weights(file)
 
 
+def test_the_file_format_of_2020(small_config, random_state, assert_same, tmp_path):
+    config = small_config("detr-r50")
+    state = random_state(config)
+    save_official(tmp_path / "new.pth", config, state)
+    content = torch.load(tmp_path / "new.pth", weights_only=False)
+    old = tmp_path / "old.pth"
+    extras = {"optimizer": {"state": {}, "param_groups": [{"lr": 1e-4}]}, "epoch": 49}
+    torch.save({**content, **extras}, old, _use_new_zipfile_serialization=False)
+    loaded = load_weights(old)
+    assert loaded.config == config
+    assert_same(loaded.state, state)
+    os.truncate(old, old.stat().st_size // 2)
+    with pytest.raises(ValueError, match=r"old\.pth cannot be read as a PyTorch checkpoint"):
+        load_weights(old)
+
+
 def test_text_is_no_checkpoint(tmp_path):
     (tmp_path / "weights.pth").write_text("hello world\n" * 50)
     with pytest.raises(ValueError, match="cannot be read as a PyTorch checkpoint: it is truncated"):

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG001 (PyTorch passes all arguments to what is registered with it)
 """The public operator: checks its arguments, chooses a backend, and tells PyTorch about it."""
 
 import warnings
@@ -184,8 +185,11 @@ def _(value: Tensor, sides: Sequence[int], locations: Tensor, attention: Tensor)
 def _(
     grad_out: Tensor, value: Tensor, sides: Sequence[int], locations: Tensor, attention: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = (value, locations, attention)
-    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs)
+    return (
+        value.new_empty(value.shape),
+        locations.new_empty(locations.shape),
+        attention.new_empty(attention.shape),
+    )
 
 
 def _save_inputs(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]

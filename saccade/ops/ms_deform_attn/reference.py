@@ -52,7 +52,7 @@ def ms_deform_attn_reference(
     for level, (height, width) in enumerate(spatial_shapes):
         size = torch.tensor([width, height], device=value.device, dtype=dtype)
         pixel = sampling_locations[:, :, :, level].to(dtype) * size - 0.5
-        # One test for NaN, infinity and everything too far out to touch the map; -2 is such a place.
+        # False for NaN, infinity and all that lies too far out to touch the map, as -2 does.
         reaches = ((pixel >= -1) & (pixel < size)).all(-1, keepdim=True)
         pixel = torch.where(reaches, pixel, -2)
         near = pixel.detach().floor()

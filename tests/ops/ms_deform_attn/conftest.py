@@ -1,6 +1,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -64,6 +65,14 @@ def poisoned_memory() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def unchecked_shapes() -> Iterator[None]:
+    """As users run it: our tests have jaxtyping check all annotations, and it would speak first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

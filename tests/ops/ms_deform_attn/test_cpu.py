@@ -6,6 +6,8 @@ import subprocess
 import sys
 import threading
 
+import numba
+import numpy
 import pytest
 import torch
 from torch.autograd import gradcheck
@@ -14,6 +16,7 @@ from transformers.models.deformable_detr.modeling_deformable_detr import (
 )
 
 from saccade.ops import ms_deform_attn, ms_deform_attn_reference
+from saccade.ops.ms_deform_attn import cpu_kernels
 
 NAMES = ("out", "grad_value", "grad_locations", "grad_weights")
 
@@ -62,6 +65,7 @@ def test_accuracy_at_odd_and_usual_channels(make_case, channels):
         {"shapes": [(9, 7), (5, 4), (3, 2), (2, 1)], "points": 5},
         {"shapes": [(1, 40), (40, 1)]},
         {"queries": 1},
+        {"queries": 3, "points": 300},  # more than a block of samples
         {"queries": 131, "heads": 5},  # two full blocks and a rest
         {"margin": 3.0},  # most samples outside
     ],
@@ -153,9 +157,7 @@ def test_strided_and_expanded_inputs(make_case):
     torch.testing.assert_close(
         kernels(strided[0], case[1], strided[1], strided[2]), expected[0], rtol=0, atol=0
     )
-    value, locations, weights = (
-        x.clone().requires_grad_() for x in (case[0], case[2], case[3])
-    )
+    value, locations, weights = (x.clone().requires_grad_() for x in (case[0], case[2], case[3]))
     out = kernels(
         value.expand(2, -1, -1, -1),
         case.spatial_shapes,
@@ -244,9 +246,9 @@ out = ms_deform_attn(
     torch.ones(1, 4, 1, 3), [(2, 2)], torch.full((1, 1, 1, 1, 1, 2), 0.5), torch.ones(1, 1, 1, 1, 1)
 )
 assert out.tolist() == [[[1, 1, 1]]]
-from saccade.ops.ms_deform_attn.cpu import _forward_kernel
+from saccade.ops.ms_deform_attn import cpu, cpu_kernels
 import numpy
-stats = getattr(_forward_kernel(numpy.float32, 3), "stats")
+stats = cpu_kernels.forward_kernel(numpy.float32, 3, cpu._block(1)).stats
 print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 
@@ -261,6 +263,20 @@ def call_in_new_process(cache):
     return done.stdout.split()
 
 
+def test_no_folder_to_cache_in_is_no_error(monkeypatch):
+    def refuse(locator):
+        raise OSError("read-only file system")
+
+    monkeypatch.setattr(numba.core.caching._CacheLocator, "ensure_cache_path", refuse)
+    with pytest.raises(RuntimeError, match="no locator available"):
+        numba.njit(cache=True)(relative_error)
+    kernel = cpu_kernels._compiled(lambda numbers: numbers.fill(3))
+    numbers = numpy.zeros(2)
+    kernel(numbers)
+    assert numbers.tolist() == [3, 3]
+
+
+@pytest.mark.slow
 def test_the_next_process_finds_the_compiled_kernel(tmp_path):
     assert call_in_new_process(tmp_path) == ["0", "1"]
     assert call_in_new_process(tmp_path) == ["1", "0"]

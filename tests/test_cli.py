@@ -1,0 +1,96 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from saccade import Detector
+from saccade.cli import main
+from saccade.data import Split
+from tests.conftest import small_config
+from saccade.model import DetectorModel
+
+OBJECTS = [{"image_id": 1, "category_id": 1, "bbox": [4, 8, 20, 24], "area": 480, "iscrowd": 0}]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    config = small_config("detr")
+    Detector(config, DetectorModel(config)).save_pretrained(tmp_path / "weights")
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def data(write_coco: Callable[..., Split]) -> Path:
+    return write_coco({1: (48, 64), 2: (64, 48)}, OBJECTS).images.parent
+
+
+def test_a_detector_is_trained_from_the_command_line(data: Path, tmp_path: Path) -> None:
+    arguments = f"train --data {data} --preset detr-nano --val-split train --epochs 1 --out"
+    options = "--batch-size 1 --model.queries.num-queries 5 --model.input.short-side 64"
+    augmentation = "--augmentation.short-sides 64 --augmentation.max-side 128"
+    run = str(tmp_path / "run")
+    assert main([*arguments.split(), run, *options.split(), *augmentation.split()]) == 0
+    assert Detector.from_pretrained(tmp_path / "run" / "best").config.queries.num_queries == 5
+    assert main(["eval", "--weights", run + "/last", "--data", str(data), "--split", "train"]) == 0
+
+
+def test_eval_prints_the_numbers_and_writes_them(
+    data: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "numbers.json"
+    arguments = ["eval", "--weights", str(weights), "--data", str(data), "--split", "train"]
+    assert main([*arguments, "--json", str(file)]) == 0
+    assert "AP50" in capsys.readouterr().out
+    assert set(json.loads(file.read_text())["per_class"]) == {"cat", "dog"}
+
+
+def test_predict_writes_pictures_and_json_and_names_broken_files(
+    data: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "images" / "broken.png").write_bytes(b"no image")
+    out = tmp_path / "out"
+    arguments = ["predict", str(data / "images"), "--weights", str(weights), "--threshold", "0"]
+    assert main([*arguments, "--out", str(out), "--top-k", "3"]) == 2
+    assert "broken.png cannot be read as an image" in capsys.readouterr().err
+    assert {path.name for path in out.iterdir()} == {"1.png", "2.png", "predictions.json"}
+    records = json.loads((out / "predictions.json").read_text())
+    assert [Path(record["file"]).name for record in records] == ["1.png", "2.png"]
+    assert all(len(record["detections"]) == 3 for record in records)
+    assert set(records[0]["detections"][0]) == {"class", "score", "box"}
+
+
+def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets"]) == 0
+    assert "deformable-detr-r50-two-stage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tarin"], 'there is no command "tarin": expected one of train'),
+        (["train"], "no dataset: name its folder with --data"),
+        (["train", "--preset", "detr-r51"], 'there is no preset "detr-r51"'),
+        (["train", "--resume"], "--resume needs the folder of the run"),
+        (["train", "--data", "nowhere", "--preset", "detr-nano"], 'nowhere has no split "train"'),
+        (["eval", "--weights", "missing.pth", "--data", "nowhere"], "missing.pth"),
+        (["predict", "nowhere", "--weights", "missing.pth"], "nowhere does not exist"),
+        (["predict", "--weights", "missing.pth"], "no images"),
+    ],
+)
+def test_unusable_input_is_one_sentence_and_status_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("saccade")
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["train", "eval", "predict", "presets"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main([command, "--help"])
+    assert leaving.value.code == 0
+    assert f"saccade {command}" in capsys.readouterr().out
