@@ -55,7 +55,9 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(f"saccade       {statistics.median(mine):6.2f} s   ({min(mine):.2f} to {max(mine):.2f})")
     print(f"transformers  {statistics.median(peer):6.2f} s   ({min(peer):.2f} to {max(peer):.2f})")
-    print(f"ratio         {statistics.median(ratios):6.2f}     ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+    print(
+        f"ratio         {statistics.median(ratios):6.2f}     ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Uses nothing but what any user of the library has: a recipe, `saccade.run.train`
 """
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from saccade.inference.folder import find_images
 from saccade.presets import preset_config
 from saccade.recipes import for_detector
 from saccade.run import evaluate_detector, train
+from saccade.settings import free_folder
 from saccade.structures import Targets
 
-CELLS = Path(__file__).parent / "blood-cells"
+CELLS = Path(os.path.relpath(Path(__file__).parent / "blood-cells"))
 PICTURES = 6
 
 
@@ -32,9 +34,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=5, help="of training (default 5)")
     parser.add_argument("--seed", type=int, default=1, help="of weights and order (default 1)")
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="the run folder")
+    parser.add_argument("--out", type=Path, help="the run folder (default runs/demo, -2, ...)")
     arguments = parser.parse_args()
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
+    out = arguments.out or free_folder(Path("runs/demo"))
 
     config = replace(
         for_detector(preset_config("deformable-detr-nano")),
@@ -46,26 +49,29 @@ def main() -> None:
         f"[bold]Training[/] a two-stage Deformable DETR from random weights on 205 photographs of "
         f"blood cells, for {arguments.minutes:g} minutes."
     )
-    detector = train(config, arguments.out)
+    detector = train(config, out)
 
     console.print("\n[bold]Evaluating[/] on the 87 photographs held out (percent):\n")
     result = evaluate_detector(detector, CELLS)
     print_table(result, console)
-    write_json(result, arguments.out / "result.json")
-    draw_curve(arguments.out / "evaluations.jsonl", arguments.out / "curve.png")
+    write_json(result, out / "result.json")
+    draw_curve(out / "evaluations.jsonl", out / "curve.png")
 
-    pictures = arguments.out / "pictures"
+    pictures = out / "pictures"
     pictures.mkdir(exist_ok=True)
     draw_held_out(detector, pictures)
     draw_unseen(detector, pictures)
     console.print(
-        f"\n[bold]Look[/] at {pictures}: found-beside-marked-*.jpg compares with what people "
-        "marked,\nunseen-*.jpg are photographs without any marks, and "
-        f"{arguments.out / 'curve.png'} is the AP over time.\n\n"
-        f"The weights are in {arguments.out / 'best'}. [bold]Next[/], type for example:\n\n"
-        f"  .venv/bin/saccade predict {CELLS / 'test'} --weights {arguments.out / 'best'}\n"
-        f"  .venv/bin/saccade eval --weights {arguments.out / 'best'} --data {CELLS}\n"
-        f"  .venv/bin/saccade train --data YOUR-DATASET --preset deformable-detr-nano --minutes 30\n"
+        f"""
+[bold]Look[/] in {pictures}:
+  found-beside-marked-*.jpg   what was found beside what people marked
+  unseen-*.jpg                photographs that nothing here has read before
+and at {out / "curve.png"}, the AP over time. The weights are in {out / "best"}.
+
+[bold]Next[/], type for example:
+  .venv/bin/saccade predict {CELLS / "test"} --weights {out / "best"}
+  .venv/bin/saccade eval --data {CELLS} --weights {out / "best"}
+  .venv/bin/saccade train --data YOUR-FOLDER --preset deformable-detr-nano --minutes 30"""
     )
 
 

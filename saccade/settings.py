@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from saccade.config import RunConfig
-from saccade.weights.config_json import from_dict, to_dict
+from saccade.config_json import from_dict, to_dict
 
 
 def write_yaml(config: RunConfig, file: Path) -> None:

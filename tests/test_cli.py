@@ -7,8 +7,8 @@ import pytest
 from saccade import Detector
 from saccade.cli import main
 from saccade.data import Split
-from tests.conftest import small_config
 from saccade.model import DetectorModel
+from tests.conftest import small_config
 
 OBJECTS = [{"image_id": 1, "category_id": 1, "bbox": [4, 8, 20, 24], "area": 480, "iscrowd": 0}]
 

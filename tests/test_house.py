@@ -20,12 +20,13 @@ ROOMS = {
     "ops": set(),
     "attention": {"ops", "structures"},
     "model": {"attention", "boxes", "config", "structures"},
-    "weights": {"model", "config", "presets", "coco_classes", "settings"},
+    "weights": {"model", "config", "config_json", "presets", "coco_classes"},
     "data": {"boxes", "config", "structures"},
     "training": {"boxes", "config", "structures", "data"},
     "evaluation": {"boxes", "config", "structures", "data", "model"},
     "inference": {"boxes", "config", "structures", "data", "model", "weights", "presets"},
-    "settings": {"config"},
+    "config_json": set(),
+    "settings": {"config", "config_json"},
 }
 """What each room may import. Rooms that are not listed (run, cli, analysis) may import all."""
 

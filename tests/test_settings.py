@@ -27,8 +27,14 @@ def test_what_a_file_leaves_out_takes_its_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model: {class_names: [cat]}\nepoch: 3\n", r"run\.yaml: epoch is not a field of RunConfig"),
-        ("model: {class_names: [cat]}\nepochs: many\n", r"run\.yaml: epochs is 'many': expected int"),
+        (
+            "model: {class_names: [cat]}\nepoch: 3\n",
+            r"run\.yaml: epoch is not a field of RunConfig",
+        ),
+        (
+            "model: {class_names: [cat]}\nepochs: many\n",
+            r"run\.yaml: epochs is 'many': expected int",
+        ),
         ("model: {class_names: [cat]}\nepochs: 0\n", r"run\.yaml: epochs is 0: expected more than"),
         ("model: [", r"run\.yaml is not YAML: while parsing"),
         ("just words", r"run\.yaml: the configuration is 'just words': expected its fields"),

@@ -66,7 +66,7 @@ class DenseAttention(nn.Module):
         references: Float[Tensor, "B Q _"] | None,  # noqa: ARG002 - one interface for all kinds
         memory: Tokens,
     ) -> Float[Tensor, "B Q C"]:
-        """Attend from `query`, its position already added, to `memory`; `references` play no part."""
+        """Attend from `query`, its position already added; `references` play no part."""
         blocked = None if memory.mask is None else memory.mask[:, None, None]
         keys = memory.features + memory.positions
         return self.attention(query, keys, memory.features, blocked)

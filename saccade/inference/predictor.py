@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,13 @@ from saccade.inference.detections import supervision
 from saccade.model import DetectorModel, select
 from saccade.presets import preset_config
 from saccade.structures import Batch
-from saccade.weights import LoadReport, load_weights, save_weights
+from saccade.weights import (
+    LoadReport,
+    load_weights,
+    save_huggingface,
+    save_official,
+    save_weights,
+)
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -66,6 +72,7 @@ class Detector:
         source: str | Path,
         class_names: Sequence[str] | None = None,
         preset: str | None = None,
+        revision: str | None = None,
     ) -> "Detector":
         """A detector from weights.
 
@@ -75,11 +82,12 @@ class Detector:
             class_names: Other classes than the stored ones: class heads are adapted by name, and
                 ``detector.report`` says so.
             preset: Settles what an official file does not tell, such as dilation.
+            revision: A branch, tag or commit on the hub.
 
         Raises:
             ValueError: If the source is missing, broken, or of an unknown architecture.
         """
-        loaded = load_weights(source, class_names=class_names, preset=preset)
+        loaded = load_weights(source, class_names, preset, revision)
         model = DetectorModel(loaded.config)
         model.load_state_dict(loaded.state)
         return cls(loaded.config, model, loaded.report)
@@ -99,14 +107,31 @@ class Detector:
         self.model.to(device)
         return self
 
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write ``model.safetensors`` and ``config.json``.
+    def save_pretrained(
+        self,
+        path: str | Path,
+        layout: Literal["saccade", "official", "transformers"] = "saccade",
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Write the weights.
 
         Args:
-            folder: Made if it is missing.
-            dtype: Store floating-point weights in another type, such as torch.float16.
+            path: A folder, made if it is missing; with the official layout a ``.pth`` file.
+            layout: Our own (``model.safetensors`` and ``config.json``), that of the official
+                repositories, or that of transformers.
+            dtype: In our own layout, store floating-point weights in another type, such as
+                torch.float16.
+
+        Raises:
+            ValueError: If the layout cannot hold this detector.
         """
-        save_weights(Path(folder), self.config, self.model.state_dict(), dtype)
+        state = self.model.state_dict()
+        if layout == "official":
+            save_official(Path(path), self.config, state)
+        elif layout == "transformers":
+            save_huggingface(Path(path), self.config, state)
+        else:
+            save_weights(Path(path), self.config, state, dtype)
 
     @overload
     def predict(

@@ -1,6 +1,6 @@
 """Weights: our own layout, the official repositories' and transformers', read and written."""
 
-from saccade.weights.config_json import from_dict, to_dict
+from saccade.config_json import from_dict, to_dict
 from saccade.weights.huggingface import from_huggingface, to_huggingface
 from saccade.weights.load import LoadedWeights, LoadReport, load_weights
 from saccade.weights.official import from_official, to_official

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from saccade.config import DetectorConfig
+from saccade.config_json import VERSION, from_dict
 from saccade.presets import preset_config
 from saccade.weights.adapt import adapt_classes
-from saccade.weights.config_json import VERSION, from_dict
 from saccade.weights.files import find_source, read_checkpoint, read_json, read_safetensors
 from saccade.weights.fit import check_fit, check_preset
 from saccade.weights.huggingface import translate_huggingface

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from saccade.config import DetectorConfig
-from saccade.weights.config_json import VERSION, to_dict
+from saccade.config_json import VERSION, to_dict
 from saccade.weights.huggingface import to_huggingface
 from saccade.weights.layouts import layout_kind
 from saccade.weights.official import official_args, to_official

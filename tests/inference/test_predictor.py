@@ -78,8 +78,14 @@ def test_saved_and_loaded_predicts_the_same(
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (np.zeros((4, 4, 3), np.float32), r"float32 of shape \[4, 4, 3\]: expected a uint8 RGB \[H"),
-        (torch.zeros(4, 4, 3, dtype=torch.uint8), r"shape \[4, 4, 3\]: expected a uint8 RGB \[3, H"),
+        (
+            np.zeros((4, 4, 3), np.float32),
+            r"float32 of shape \[4, 4, 3\]: expected a uint8 RGB \[H",
+        ),
+        (
+            torch.zeros(4, 4, 3, dtype=torch.uint8),
+            r"shape \[4, 4, 3\]: expected a uint8 RGB \[3, H",
+        ),
         (np.zeros((4, 4), np.uint8), r"shape \[4, 4\]: expected a uint8 RGB"),
     ],
 )

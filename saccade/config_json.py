@@ -80,10 +80,21 @@ def _fits(hint: Any, value: Any) -> bool:
     if is_dataclass(hint):
         return isinstance(value, dict)
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return _is_number(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, str):
+        # YAML 1.1 takes 1e-4, which lacks a point, for a word.
+        try:
+            float(value)
+        except ValueError:
+            return False
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _described(hint: Any) -> str:
