@@ -74,14 +74,16 @@ class DeformableAttention(nn.Module):
         of half the box per point when it is a box.
         """
         offsets = self.sampling_offsets(query).to(references.dtype)
-        offsets = offsets.unflatten(-1, (self.num_heads, self.num_levels, self.num_points, 2))
+        shape = (self.num_heads, self.num_levels, self.num_points, 2)
         scale = memory.valid_ratios[:, None, None, :, None]
         centres = references[:, :, None, None, None, :2] * scale
         if references.shape[-1] == 2:
             extents = [(width, height) for height, width in memory.spatial_shapes]
-            return centres + offsets / offsets.new_tensor(extents)[:, None]
+            # Divided as one long row: a CPU is slow at broadcasting over the inner pairs.
+            divisor = offsets.new_tensor(extents)[:, None].expand(shape).flatten()
+            return centres + (offsets / divisor).unflatten(-1, shape)
         sides = references[:, :, None, None, None, 2:] * scale
-        return centres + offsets * (sides * (0.5 / self.num_points))
+        return centres + offsets.unflatten(-1, shape) * (sides * (0.5 / self.num_points))
 
     def sampling_weights(self, query: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q M L P"]:
         """How much each sample counts: ``A``, which sums to one over levels and points."""

@@ -65,7 +65,7 @@ def ms_deform_attn(
     if _choose(backend, value.device.type) == "reference":
         return ms_deform_attn_reference(value, shapes, sampling_locations, attention_weights)
     sides = [side for shape in shapes for side in shape]
-    return _ms_deform_attn(value, sides, sampling_locations, attention_weights)
+    return torch.ops.saccade.ms_deform_attn(value, sides, sampling_locations, attention_weights)
 
 
 def _check(
@@ -147,42 +147,33 @@ def _choose(backend: str, device: str) -> str:
     return "reference"
 
 
-@torch.library.custom_op("saccade::ms_deform_attn", mutates_args=(), device_types="cpu")
-def _ms_deform_attn(
-    value: Tensor, sides: Sequence[int], sampling_locations: Tensor, attention_weights: Tensor
-) -> Tensor:
-    """The kernels behind PyTorch's dispatcher; ``sides`` is h, w of the first level, the next..."""
+def _forward(value: Tensor, sides: Sequence[int], locations: Tensor, attention: Tensor) -> Tensor:
     # Here, so that importing saccade does not wait for numba.
     from .cpu import forward
 
-    return forward(value, _pairs(sides), sampling_locations, attention_weights)
+    return forward(value, _pairs(sides), locations, attention)
 
 
-@torch.library.custom_op("saccade::ms_deform_attn_backward", mutates_args=(), device_types="cpu")
-def _ms_deform_attn_backward(
-    grad_out: Tensor,
-    value: Tensor,
-    sides: Sequence[int],
-    sampling_locations: Tensor,
-    attention_weights: Tensor,
+def _backward(
+    grad_out: Tensor, value: Tensor, sides: Sequence[int], locations: Tensor, attention: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     from .cpu import backward
 
-    return backward(grad_out, value, _pairs(sides), sampling_locations, attention_weights)
+    return backward(grad_out, value, _pairs(sides), locations, attention)
 
 
 def _pairs(sides: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(sides[::2], sides[1::2], strict=True))
 
 
-@_ms_deform_attn.register_fake
-def _(value: Tensor, sides: Sequence[int], locations: Tensor, attention: Tensor) -> Tensor:
+def _forward_shapes(
+    value: Tensor, sides: Sequence[int], locations: Tensor, attention: Tensor
+) -> Tensor:
     num_images, num_queries, num_heads = attention.shape[:3]
     return value.new_empty(num_images, num_queries, num_heads * value.shape[3])
 
 
-@_ms_deform_attn_backward.register_fake
-def _(
+def _backward_shapes(
     grad_out: Tensor, value: Tensor, sides: Sequence[int], locations: Tensor, attention: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (
@@ -199,7 +190,9 @@ def _save_inputs(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
 
 def _gradients(ctx, grad_out: Tensor):  # type: ignore[no-untyped-def]
     value, locations, attention = ctx.saved_tensors
-    grads = _ms_deform_attn_backward(grad_out, value, ctx.sides, locations, attention)
+    grads = torch.ops.saccade.ms_deform_attn_backward(
+        grad_out, value, ctx.sides, locations, attention
+    )
     return grads[0], None, grads[1], grads[2]
 
 
@@ -210,5 +203,17 @@ def _refuse_second_gradients(ctx, *grads: Tensor):  # type: ignore[no-untyped-de
     )
 
 
-_ms_deform_attn.register_autograd(_gradients, setup_context=_save_inputs)
-_ms_deform_attn_backward.register_autograd(_refuse_second_gradients)
+# torch.library.custom_op would do the same in fewer lines, but import torch._dynamo, which takes
+# seconds, at the first call. The sides are h, w of the first level, h, w of the next and so on.
+_INPUTS = "Tensor value, SymInt[] sides, Tensor locations, Tensor attention"
+torch.library.define("saccade::ms_deform_attn", f"({_INPUTS}) -> Tensor")
+torch.library.define(
+    "saccade::ms_deform_attn_backward",
+    f"(Tensor grad_out, {_INPUTS}) -> (Tensor, Tensor, Tensor)",
+)
+torch.library.impl("saccade::ms_deform_attn", "cpu", _forward)
+torch.library.impl("saccade::ms_deform_attn_backward", "cpu", _backward)
+torch.library.register_fake("saccade::ms_deform_attn", _forward_shapes)
+torch.library.register_fake("saccade::ms_deform_attn_backward", _backward_shapes)
+torch.library.register_autograd("saccade::ms_deform_attn", _gradients, setup_context=_save_inputs)
+torch.library.register_autograd("saccade::ms_deform_attn_backward", _refuse_second_gradients)
