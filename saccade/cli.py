@@ -114,10 +114,14 @@ def train(arguments: Sequence[str]) -> int:
     )
     if not parsed.run.data:
         raise ValueError("no dataset: name its folder with --data.")
+    from torch import distributed
+
     from saccade.run import train as train_run
 
     out = parsed.out or free_folder(Path("runs/train"))
     train_run(parsed.run, out, parsed.resume)
+    if distributed.is_initialized() and distributed.get_rank() > 0:
+        return 0
     print(f"\nThe run is in {out}: weights in best/ and last/, TensorBoard files in logs/.")
     print(f"Next: saccade eval --weights {out / 'best'} --data {parsed.run.data}")
     return 0

@@ -21,6 +21,9 @@ Pixels = npt.NDArray[np.uint8]
 SMALLEST_SIDE = 640
 """Smaller images are enlarged before drawing: labels of fixed size would cover them."""
 
+COLOURS = ["#d1105a", "#1f4fd8", "#0b7a3b", "#b35900", "#6a1fb0", "#007a87", "#8a6d00", "#5b3a1e"]
+"""Of the classes in turn: dark enough for white letters."""
+
 
 def draw_boxes(image: UInt8[Tensor, "3 H W"], detections: "Detections", title: str = "") -> Pixels:
     """An image with its boxes and labels; the score is shown where there is one.
@@ -36,7 +39,8 @@ def draw_boxes(image: UInt8[Tensor, "3 H W"], detections: "Detections", title: s
     sv = supervision()
     scale = max(1, -(-SMALLEST_SIDE // max(image.shape[1:])))
     size = [side * scale for side in image.shape[1:]]
-    scene = tv.resize(image, size, antialias=True).permute(1, 2, 0).contiguous().numpy()
+    # supervision draws as OpenCV does, with blue first.
+    scene = tv.resize(image, size, antialias=True).flip(0).permute(1, 2, 0).contiguous().numpy()
     enlarged = sv.Detections(
         xyxy=detections.xyxy * scale, class_id=detections.class_id, data=detections.data
     )
@@ -46,9 +50,12 @@ def draw_boxes(image: UInt8[Tensor, "3 H W"], detections: "Detections", title: s
         str(name) if scores is None else f"{name} {scores[index]:.2f}"
         for index, name in enumerate(names)
     ]
-    scene = sv.BoxAnnotator(thickness=2).annotate(scene, enlarged)
+    palette = sv.ColorPalette.from_hex(COLOURS)
+    scene = sv.BoxAnnotator(palette, thickness=2).annotate(scene, enlarged)
     if len(enlarged):
-        scene = sv.LabelAnnotator(text_scale=0.4, text_padding=2).annotate(scene, enlarged, labels)
+        writer = sv.LabelAnnotator(palette, text_scale=0.4, text_padding=2, smart_position=True)
+        scene = writer.annotate(scene, enlarged, labels)
+    scene = scene[..., ::-1]
     return _with_title(scene, title) if title else scene
 
 
@@ -84,6 +91,7 @@ def draw_curve(evaluations: Path, file: Path) -> None:
             color=colour,
         )
     axes.set(xlabel="minutes of training", ylabel="percent, on images held out", ylim=(0, 100))
+    axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", frameon=False)
     figure.savefig(file, dpi=150)

@@ -197,7 +197,10 @@ def as_tensor(image: ImageLike) -> Tensor:
         return read_image(Path(image))
     if isinstance(image, Image.Image):
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    tensor = torch.from_numpy(image).movedim(-1, 0) if isinstance(image, np.ndarray) else image
+    # A copy, since torch reads neither read-only arrays nor those that run backwards.
+    tensor = (
+        torch.from_numpy(np.array(image)).movedim(-1, 0) if isinstance(image, np.ndarray) else image
+    )
     if tensor.dtype != torch.uint8 or tensor.ndim != 3 or tensor.shape[0] != 3:
         layout = "[H, W, 3] array" if isinstance(image, np.ndarray) else "[3, H, W] tensor"
         raise ValueError(
