@@ -1,4 +1,17 @@
-"""Small detectors and datasets that the tests share."""
+"""Small detectors and datasets that the tests share; shapes in annotations are executed."""
+
+from jaxtyping import install_import_hook
+
+# Before the first import of the library. Not the numba kernels, which compile their own source.
+CHECKED = "boxes structures attention model weights data training evaluation analysis"
+install_import_hook(
+    [
+        *(f"saccade.{room}" for room in CHECKED.split()),
+        "saccade.ops.ms_deform_attn.dispatch",
+        "saccade.ops.ms_deform_attn.reference",
+    ],
+    "beartype.beartype",
+)
 
 import json
 from collections.abc import Callable, Sequence

@@ -17,8 +17,8 @@ TEMPERATURE = 10_000.0
 def sine_embedding(fractions: Float[Tensor, "*N"], channels: int) -> Float[Tensor, "*N {channels}"]:
     """Interleaved sines and cosines of 2π times a fraction (Vaswani et al. 2017, section 3.5).
 
-    >>> sine_embedding(torch.tensor(0.25), 2).tolist() == [1.0, math.cos(math.pi / 2)]
-    True
+    >>> sine_embedding(torch.tensor(0.25), 2).round(decimals=3).abs().tolist()
+    [1.0, 0.0]
     """
     exponents = torch.arange(0, channels, 2, device=fractions.device) / channels
     angles = fractions[..., None] * (2 * math.pi) / TEMPERATURE ** exponents.to(fractions.dtype)

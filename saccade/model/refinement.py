@@ -19,8 +19,8 @@ def refine_boxes(
     Returns:
         ``cx, cy, w, h``, fraction of image.
 
-    >>> refine_boxes(torch.zeros(1, 1, 4), torch.tensor([[[0.25, 0.75]]])).tolist()
-    [[[0.25, 0.75, 0.5, 0.5]]]
+    >>> refine_boxes(torch.zeros(1, 1, 4), torch.tensor([[[0.5, 0.5]]])).tolist()
+    [[[0.5, 0.5, 0.5, 0.5]]]
     """
     delta = delta.float() if delta.dtype.itemsize < 4 else delta
     if references is None:

@@ -18,7 +18,11 @@ from saccade.data import (
 from saccade.structures import Batch, Sample, Targets
 
 # Python 3.12 and later warn when a process with threads, which torch has, forks.
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+# And torch warns of more workers than processors.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
+]
 
 INPUT = InputConfig(short_side=8, max_side=16)
 
