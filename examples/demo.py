@@ -21,7 +21,7 @@ from saccade.inference.detections import supervision
 from saccade.inference.folder import find_images
 from saccade.presets import preset_config
 from saccade.recipes import for_detector
-from saccade.run import evaluate_detector, train
+from saccade.run import SplitEvaluation, train
 from saccade.settings import free_folder
 from saccade.structures import Targets
 
@@ -52,7 +52,7 @@ def main() -> None:
     detector = train(config, out)
 
     console.print("\n[bold]Evaluating[/] on the 87 photographs held out (percent):\n")
-    result = evaluate_detector(detector, CELLS)
+    result = SplitEvaluation(detector, CELLS)()
     print_table(result, console)
     write_json(result, out / "result.json")
     draw_curve(out / "evaluations.jsonl", out / "curve.png")

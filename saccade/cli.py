@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -17,6 +17,12 @@ from saccade.config import RunConfig
 from saccade.presets import PRESETS, preset_config, presets
 from saccade.recipes import for_detector
 from saccade.settings import free_folder, read_yaml
+
+if TYPE_CHECKING:
+    from saccade.inference import Detector
+
+
+DEFAULT_PRESET = "deformable-detr-r50-two-stage"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +32,9 @@ class TrainArguments:
     Example: saccade train --data examples/blood-cells --preset deformable-detr-nano --minutes 5
     """
 
-    preset: str = "deformable-detr-r50-two-stage"
-    """Which detector, and its recipe: see `saccade presets`."""
+    preset: str | None = None
+    """Which detector, and its recipe: see `saccade presets`. The two-stage Deformable DETR with
+    ResNet-50 if neither this nor --config nor --weights says otherwise."""
     config: Path | None = None
     """A run's YAML file instead of a preset, such as the config.yaml of a run folder."""
     out: Path | None = None
@@ -94,23 +101,11 @@ class PresetsArguments:
 
 def train(arguments: Sequence[str]) -> int:
     """`saccade train`."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset", default=TrainArguments.preset)
-    first.add_argument("--config", type=Path)
-    first.add_argument("--out", type=Path)
-    first.add_argument("--resume", action="store_true")
-    chosen, _ = first.parse_known_args(arguments)
-    if chosen.resume:
-        if chosen.out is None:
-            raise ValueError("--resume needs the folder of the run: name it with --out.")
-        run = read_yaml(chosen.out / "config.yaml")
-    elif chosen.config is not None:
-        run = read_yaml(chosen.config)
-    else:
-        # The dataset brings the classes; COCO's would only fill the help.
-        run = for_detector(preset_config(chosen.preset, class_names=["object"]))
     parsed = tyro.cli(
-        TrainArguments, args=arguments, prog="saccade train", default=TrainArguments(run=run)
+        TrainArguments,
+        args=arguments,
+        prog="saccade train",
+        default=TrainArguments(run=_starting_point(arguments)),
     )
     if not parsed.run.data:
         raise ValueError("no dataset: name its folder with --data.")
@@ -127,18 +122,44 @@ def train(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _starting_point(arguments: Sequence[str]) -> RunConfig:
+    """The run whose values the other options change: of a preset, a file, or given weights."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset")
+    first.add_argument("--config", type=Path)
+    first.add_argument("--weights")
+    first.add_argument("--out", type=Path)
+    first.add_argument("--resume", action="store_true")
+    chosen, _ = first.parse_known_args(arguments)
+    if chosen.preset and (chosen.config or chosen.resume or chosen.weights):
+        raise ValueError(
+            "--preset cannot be given with --config, --resume or --weights: these say already "
+            "what the detector is."
+        )
+    if chosen.resume:
+        if chosen.out is None:
+            raise ValueError("--resume needs the folder of the run: name it with --out.")
+        return read_yaml(chosen.out / "config.yaml")
+    if chosen.config is not None:
+        return read_yaml(chosen.config)
+    if chosen.weights is not None:
+        from saccade.weights import load_weights
+
+        return for_detector(load_weights(chosen.weights, class_names=["object"]).config)
+    # The dataset brings the classes; COCO's would only fill the help.
+    return for_detector(preset_config(chosen.preset or DEFAULT_PRESET, class_names=["object"]))
+
+
 def evaluate(arguments: Sequence[str]) -> int:
     """`saccade eval`."""
     parsed = tyro.cli(EvalArguments, args=arguments, prog="saccade eval")
     from rich.console import Console
 
     from saccade.evaluation import print_table, write_json
-    from saccade.inference import Detector
-    from saccade.run import evaluate_detector
+    from saccade.run import SplitEvaluation
 
-    detector = Detector.from_pretrained(parsed.weights, preset=parsed.preset)
-    result = evaluate_detector(
-        detector.to(_device(parsed.device)),
+    evaluation = SplitEvaluation(
+        _load(parsed.weights, parsed.preset, parsed.device),
         parsed.data,
         parsed.split,
         batch_size=parsed.batch_size,
@@ -146,6 +167,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         max_detections=parsed.max_detections,
         progress=True,
     )
+    result = evaluation()
     print_table(result, Console())
     if parsed.json is not None:
         write_json(result, parsed.json)
@@ -160,24 +182,34 @@ def predict(arguments: Sequence[str]) -> int:
     from rich.progress import track
 
     from saccade.analysis.draw import draw_boxes, save_image
-    from saccade.data import read_image
-    from saccade.inference import Detector
-    from saccade.inference.folder import find_images, predict_files, to_record, write_records
+    from saccade.inference.folder import (
+        find_images,
+        free_name,
+        read_images,
+        to_record,
+        write_records,
+    )
 
     files = find_images(parsed.images)
-    detector = Detector.from_pretrained(parsed.weights, preset=parsed.preset)
-    detector.to(_device(parsed.device))
     out = parsed.out or free_folder(Path("runs/predict"))
+    if out.resolve() in {file.resolve().parent for file in files}:
+        raise ValueError(f"--out {out} holds the images themselves: name another folder.")
+    detector = _load(parsed.weights, parsed.preset, parsed.device)
+    detector.check_thresholds(parsed.threshold, parsed.top_k)
     out.mkdir(parents=True, exist_ok=True)
-    records, broken = [], []
-    found = predict_files(detector, files, parsed.threshold, parsed.top_k)
-    for file, detections in track(found, "predicting", total=len(files)):
-        if isinstance(detections, ValueError):
-            broken.append(detections)
-            continue
-        records.append(to_record(file, detections))
-        save_image(draw_boxes(read_image(file), detections), out / file.name)
-    write_records(records, out / "predictions.json")
+    records, broken, taken = [], [], set[str]()
+    try:
+        for file, image in track(read_images(files), "predicting", total=len(files)):
+            if isinstance(image, ValueError):
+                broken.append(image)
+                continue
+            detections = detector.predict(image, parsed.threshold, parsed.top_k)
+            picture = free_name(f"{file.stem}.jpg", taken)
+            save_image(draw_boxes(image, detections), out / picture)
+            records.append(to_record(file, picture, detections))
+    finally:
+        # An interrupted run keeps what it found.
+        write_records(records, out / "predictions.json")
     total = sum(len(record["detections"]) for record in records)
     print(f"{total} objects in {len(records)} images: pictures and predictions.json in {out}")
     for error in broken:
@@ -239,11 +271,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _device(name: str) -> str:
+def _load(weights: str, preset: str | None, device: str) -> "Detector":
+    """The detector on its device; what was adapted or left out is said."""
     import torch
 
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    from saccade.inference import Detector
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "mps" if torch.backends.mps.is_available() else device
+    detector = Detector.from_pretrained(weights, preset=preset)
+    if detector.report is not None and (detector.report.adapted or detector.report.left_out):
+        print(detector.report, file=sys.stderr)
+    try:
+        return detector.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f'--device is "{device}", which torch cannot use here '
+            f"({str(error).splitlines()[0]}): choose cpu, cuda, mps or auto."
+        ) from error

@@ -4,10 +4,60 @@ A preset (`saccade.presets`) is a function that returns one complete `DetectorCo
 follows from other values is a property, never a field, so that no two fields can disagree.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from numbers import Integral, Real
+from typing import Any, Literal
 
 AttentionKind = Literal["deformable", "dense"]
+
+
+def as_class_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names as the tuple that a `DetectorConfig` holds.
+
+    Raises:
+        ValueError: If it is a single string, which Python would take apart into letters.
+    """
+    if isinstance(names, str):
+        raise ValueError(
+            f"class_names is the string {names!r}: expected a sequence of names; for a single "
+            f"class write [{names!r}]."
+        )
+    return tuple(names)
+
+
+def _check_counts(config: object, owner: str, *names: str, least: Literal[0, 1] = 1) -> None:
+    """Raises ValueError unless these fields are whole numbers of at least `least`."""
+    for name in names:
+        value = getattr(config, name)
+        if not _is_count(value, least):
+            wanted = "more than zero" if least else "zero or more"
+            default = getattr(type(config), name)
+            raise ValueError(
+                f"{owner}{name} is {value!r}: expected {wanted}, a whole number"
+                + (f" such as {default}, the default." if default is not None else ".")
+            )
+
+
+def _check_numbers(config: object, owner: str, *names: str, most: float = math.inf) -> None:
+    """Raises ValueError unless these fields are finite numbers from 0 to `most`."""
+    for name in names:
+        value = getattr(config, name)
+        if not _is_finite(value) or not 0 <= value <= most:
+            wanted = "a finite number of at least 0" if most == math.inf else f"0 to {most:g}"
+            default = getattr(type(config), name)
+            raise ValueError(
+                f"{owner}{name} is {value!r}: expected {wanted}, such as {default}, the default."
+            )
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Integral) and int(value) >= least
+
+
+def _is_finite(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +76,28 @@ class BackboneConfig:
     """Stages that are not trained, the stem counting as the first."""
 
     def __post_init__(self) -> None:
-        if not self.levels or tuple(sorted(set(self.levels))) != self.levels:
+        counted = all(_is_count(level, 1) for level in self.levels)
+        if not self.levels or not counted or tuple(sorted(set(self.levels))) != self.levels:
             raise ValueError(
                 f"backbone.levels is {self.levels}: expected stages in rising order, such as 3 4 5."
+            )
+        _check_counts(self, "backbone.", "num_frozen_stages", least=0)
+        if self.dilated and self.levels[-1] != 5:
+            raise ValueError(
+                f"backbone.dilated is true, but the last of backbone.levels is {self.levels[-1]}: "
+                "expected 5, the stage that is dilated; add level 5 or unset backbone.dilated."
+            )
+        if self.name != "small-resnet":
+            return
+        if self.dilated:
+            raise ValueError(
+                'backbone.dilated is true, but backbone.name is "small-resnet", which has no '
+                "dilated stage: unset backbone.dilated or choose a timm backbone."
+            )
+        if self.num_frozen_stages:
+            raise ValueError(
+                f"backbone.num_frozen_stages is {self.num_frozen_stages}, but backbone.name is "
+                '"small-resnet", which starts from random weights: set num_frozen_stages to 0.'
             )
 
 
@@ -43,6 +112,8 @@ class NeckConfig:
     norm: Literal["group", "none"] = "group"
 
     def __post_init__(self) -> None:
+        _check_counts(self, "neck.", "width")
+        _check_counts(self, "neck.", "num_extra_levels", least=0)
         if self.norm == "group" and self.width % 32:
             raise ValueError(
                 f"neck.width is {self.width}: expected a multiple of 32, the number of groups."
@@ -71,6 +142,10 @@ class EncoderConfig:
     ffn_width: int = 1024
     dropout: float = 0.1
 
+    def __post_init__(self) -> None:
+        _check_counts(self, "encoder.", "num_layers", "num_heads", "num_points", "ffn_width")
+        _check_numbers(self, "encoder.", "dropout", most=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class QueryConfig:
@@ -86,10 +161,17 @@ class QueryConfig:
     """Whether queries carry reference points; DETR's do not."""
 
     def __post_init__(self) -> None:
+        _check_counts(self, "queries.", "num_queries")
         if self.source == "learned" and self.content == "proposal":
             raise ValueError(
                 'queries.content is "proposal" but queries.source is "learned", which has no '
                 'proposals: set queries.source to "two-stage" or queries.content to "learned".'
+            )
+        if self.source == "two-stage" and self.content == "zeros":
+            raise ValueError(
+                'queries.content is "zeros" but queries.source is "two-stage", whose queries hold '
+                'a learned vector or their proposal: set queries.content to "learned" or '
+                '"proposal".'
             )
 
 
@@ -109,6 +191,10 @@ class DecoderConfig:
     final_norm: bool = False
     """Normalise each layer's queries before the heads (DETR)."""
 
+    def __post_init__(self) -> None:
+        _check_counts(self, "decoder.", "num_layers", "num_heads", "num_points", "ffn_width")
+        _check_numbers(self, "decoder.", "dropout", most=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class DenoisingConfig:
@@ -120,6 +206,11 @@ class DenoisingConfig:
     """Share of the noised queries that start from a wrong class."""
     box_noise: float = 1.0
     """Largest shift of a side, in half extents of the box."""
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "denoising.", "num_queries", least=0)
+        _check_numbers(self, "denoising.", "label_noise", most=1)
+        _check_numbers(self, "denoising.", "box_noise")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +225,19 @@ class InputConfig:
     """Subtracted from RGB in [0, 1]."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """Divides RGB in [0, 1] after the subtraction."""
+
+    def __post_init__(self) -> None:
+        _check_counts(self, "input.", "short_side", "max_side")
+        if len(self.mean) != 3 or not all(map(_is_finite, self.mean)):
+            raise ValueError(
+                f"input.mean is {self.mean}: expected a finite number for each of red, green and "
+                "blue, such as 0.485 0.456 0.406."
+            )
+        if len(self.std) != 3 or not all(_is_finite(each) and each > 0 for each in self.std):
+            raise ValueError(
+                f"input.std is {self.std}: expected a number above 0 for each of red, green and "
+                "blue, such as 0.229 0.224 0.225; 1 1 1 leaves the scale alone."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,8 +258,7 @@ class DetectorConfig:
     """One sigmoid per class (focal loss), or a softmax with a "no object" class (DETR)."""
 
     def __post_init__(self) -> None:
-        if not self.class_names:
-            raise ValueError("class_names is empty: expected at least one class.")
+        self._check_class_names()
         for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
             if self.neck.width % part.num_heads:
                 raise ValueError(
@@ -178,6 +281,21 @@ class DetectorConfig:
                 f"denoising.num_queries is {self.denoising.num_queries}, but queries are learned: "
                 'denoising starts from boxes; set queries.source to "two-stage".'
             )
+
+    def _check_class_names(self) -> None:
+        names = as_class_names(self.class_names)
+        if not names:
+            raise ValueError("class_names is empty: expected at least one class.")
+        for index, name in enumerate(names):
+            if not isinstance(name, str) or not name.strip():
+                raise ValueError(
+                    f"class_names[{index}] is {name!r}: expected a name; give the class one."
+                )
+            if name in names[:index]:
+                raise ValueError(
+                    f'class_names[{index}] is "{name}" again: expected every name once; rename or '
+                    "merge the classes."
+                )
 
     @property
     def num_classes(self) -> int:
@@ -214,6 +332,27 @@ class AugmentationConfig:
     brightness: float = 0.0
     """Largest relative change of brightness."""
 
+    def __post_init__(self) -> None:
+        owner = "augmentation."
+        _check_numbers(self, owner, "horizontal_flip", "vertical_flip", "crop", most=1)
+        _check_numbers(self, owner, "zoom")
+        _check_numbers(self, owner, "brightness", most=1)
+        _check_counts(self, owner, "max_side")
+        for name in ("short_sides", "crop_short_sides"):
+            sides = getattr(self, name)
+            if not sides or not all(_is_count(side, 1) for side in sides):
+                raise ValueError(
+                    f"augmentation.{name} is {sides}: expected one or more sides in pixels, such "
+                    "as 400 500 600."
+                )
+        sides = self.crop_sides
+        counted = len(sides) == 2 and all(_is_count(side, 1) for side in sides)
+        if not counted or sides[0] > sides[1]:
+            raise ValueError(
+                f"augmentation.crop_sides is {sides}: expected the least and the largest side in "
+                "pixels, in this order, such as 384 600."
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
@@ -230,6 +369,12 @@ class LossConfig:
     no_object_weight: float = 0.1
     """Weight of the "no object" class in a softmax detector (DETR's eos_coef)."""
 
+    def __post_init__(self) -> None:
+        weights = ("class_weight", "box_weight", "giou_weight", "no_object_weight")
+        costs = ("class_cost", "box_cost", "giou_cost")
+        _check_numbers(self, "loss.", *weights, *costs, "focal_gamma")
+        _check_numbers(self, "loss.", "focal_alpha", most=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
@@ -244,7 +389,12 @@ class OptimizerConfig:
     decay_vectors: bool = True
     """Whether parameters of one dimension, the norms and biases, decay too."""
     clip_norm: float = 0.1
-    """Largest norm of all gradients together; longer ones are scaled down to it."""
+    """Largest norm of all gradients together; longer ones are scaled down to it. 0 switches
+    clipping off."""
+
+    def __post_init__(self) -> None:
+        rates = ("learning_rate", "backbone_factor", "sampling_factor")
+        _check_numbers(self, "optimizer.", *rates, "weight_decay", "clip_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +422,7 @@ class ScheduleConfig:
                 f"schedule.drop_at is {self.drop_at}: expected a fraction of the run, 0 to 1; "
                 "divide the epoch of the drop by the epochs of the run."
             )
+        _check_numbers(self, "schedule.", "drop_factor", "final_factor")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,6 +438,9 @@ class LaunchConfig:
     bf16: bool = False
     """Compute in bfloat16 where that is safe (autocast); losses and locations stay in float32."""
 
+    def __post_init__(self) -> None:
+        _check_counts(self, "launch.", "devices", "num_nodes")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -297,7 +451,9 @@ class RunConfig:
     """Folder of a COCO-style dataset: annotations/train.json with images/, COCO's own layout, or
     Roboflow's."""
     train_split: str = "train"
+    """The part of the dataset that is trained on, by its name in the folder."""
     val_split: str = "val"
+    """The part of the dataset that evaluations use, by its name in the folder."""
     num_workers: int = 2
     """Processes that read and transform images, beside each training process."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -313,13 +469,24 @@ class RunConfig:
     """How often the run is evaluated, at equal distances; by default after every epoch, or five
     times when minutes are given."""
     batch_size: int = 2
-    """Images per process and step. The official runs use 32 images over 16 processes."""
+    """Images per process and batch. The official runs use 32 images over 16 processes."""
+    accumulate: int = 1
+    """Batches whose gradients are added up before a step: the effective batch is batch_size x
+    devices x nodes x accumulate."""
+    weights: str | None = None
+    """Start from these weights instead of random ones: whatever `Detector.from_pretrained` reads;
+    class heads are adapted by name."""
     pretrained_backbone: bool = True
     """Start from timm's ImageNet weights where the backbone has them."""
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "minutes", "num_evaluations"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} is {value}: expected more than zero.")
+        _check_counts(self, "", "epochs", "batch_size", "accumulate")
+        _check_counts(self, "", "num_workers", "seed", least=0)
+        if self.num_evaluations is not None:
+            _check_counts(self, "", "num_evaluations")
+        if self.minutes is not None and not (_is_finite(self.minutes) and self.minutes > 0):
+            raise ValueError(
+                f"minutes is {self.minutes!r}: expected more than zero; leave it out to train for "
+                "epochs."
+            )

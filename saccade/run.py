@@ -1,14 +1,16 @@
 """A training run from its configuration: data, detector, loop, evaluation, run folder."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from lightning.fabric import Fabric
-from lightning.fabric.loggers import CSVLogger, TensorBoardLogger
+from lightning.fabric.loggers.csv_logs import CSVLogger
+from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from rich.progress import track
 
-from saccade.config import RunConfig
+from saccade.config import LaunchConfig, RunConfig
 from saccade.data import (
     CocoDataset,
     evaluation_loader,
@@ -20,7 +22,7 @@ from saccade.data import (
 from saccade.evaluation import CocoEvaluator, CocoResult, evaluate
 from saccade.inference.predictor import Detector
 from saccade.model import DetectorModel, Found, select
-from saccade.settings import write_yaml
+from saccade.settings import read_yaml, write_yaml
 from saccade.structures import Batch
 from saccade.training.checkpoint import Progress
 from saccade.training.loop import fit
@@ -42,17 +44,15 @@ def train(config: RunConfig, folder: Path, resume: bool = False) -> Detector:
         The detector with its last weights.
 
     Raises:
-        ValueError: If the dataset or the configuration is unusable, or a loss is not finite.
+        ValueError: If the dataset or the configuration is unusable, `folder` holds another run,
+            or a loss is not finite.
     """
-    if not resume and (folder / "config.yaml").exists():
-        raise ValueError(
-            f"{folder} holds a run already: resume it (--resume), or name another folder (--out)."
-        )
     split = find_split(Path(config.data), config.train_split)
     transform = training_transform(config.augmentation, config.model.input)
     dataset = CocoDataset(split, transform=transform, seed=config.seed)
     config = replace(config, model=replace(config.model, class_names=dataset.class_names))
-    fabric = _launch(config, folder)
+    _check_folder(config, folder, resume)
+    fabric = _launch(config.launch, folder)
     loader = training_loader(
         dataset,
         batch_size=config.batch_size,
@@ -61,88 +61,150 @@ def train(config: RunConfig, folder: Path, resume: bool = False) -> Detector:
         world_size=fabric.world_size,
     )
     fabric.seed_everything(config.seed, verbose=False)
-    detector = Detector(config.model, DetectorModel(config.model, config.pretrained_backbone))
+    detector = _new_detector(config)
+    # Made before the first step, so that an unusable split is told before hours of training.
+    evaluation = SplitEvaluation(
+        detector,
+        Path(config.data),
+        config.val_split,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+        fabric=fabric,
+    )
     if fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         write_yaml(config, folder / "config.yaml")
+        if detector.report is not None:
+            print(detector.report)
+    records = folder / "evaluations.jsonl"
+    if not resume and fabric.is_global_zero:
+        records.unlink(missing_ok=True)
 
     def evaluate_and_keep(progress: Progress) -> dict[str, float]:
-        result = evaluate_detector(
-            detector,
-            Path(config.data),
-            config.val_split,
-            batch_size=config.batch_size,
-            num_workers=config.num_workers,
-            fabric=fabric,
-        )
+        result = evaluation()
         if fabric.is_global_zero:
+            if result.AP > best_ap(records):
+                detector.save_pretrained(folder / "best")
             record: dict[str, float] = {"epoch": progress.epoch, "step": progress.step}
             record |= {"minutes": progress.seconds / 60, **result.numbers}
-            with (folder / "evaluations.jsonl").open("a") as file:
+            with records.open("a") as file:
                 file.write(json.dumps(record) + "\n")
-            if result.AP > progress.best_ap:
-                detector.save_pretrained(folder / "best")
         return result.numbers
 
     fit(fabric, detector.model, loader, config, folder, evaluate_and_keep, resume)
+    detector.model.eval()
     if fabric.is_global_zero:
-        detector.model.eval()
         detector.save_pretrained(folder / "last")
     return detector
 
 
-def evaluate_detector(
-    detector: Detector,
-    data: Path,
-    split: str = "val",
-    *,
-    batch_size: int = 1,
-    num_workers: int = 0,
-    max_detections: int = 100,
-    fabric: Fabric | None = None,
-    progress: bool = False,
-) -> CocoResult:
-    """COCO's numbers of a detector on one split of a dataset.
+class SplitEvaluation:
+    """COCO's numbers of a detector on one split of a dataset, as often as it is called."""
 
-    Args:
-        detector: Its classes are matched to the dataset's categories by name.
-        data: The dataset's folder.
-        split: Which part of it.
-        batch_size: Images of different sizes are padded to one, as in the official evaluation.
-        num_workers: Processes that read images.
-        max_detections: How many count per image and class.
-        fabric: Where several processes evaluate together.
-        progress: Show a progress bar.
-    """
-    found = find_split(data, split)
-    evaluator = CocoEvaluator(found.annotations, detector.class_names, max_detections)
-    dataset = CocoDataset(found, transform=evaluation_transform(detector.config.input))
-    loader = evaluation_loader(
-        dataset,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        rank=fabric.global_rank if fabric else 0,
-        world_size=fabric.world_size if fabric else 1,
-    )
+    def __init__(
+        self,
+        detector: Detector,
+        data: Path,
+        split: str = "val",
+        *,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        max_detections: int = 100,
+        fabric: Fabric | None = None,
+        progress: bool = False,
+    ) -> None:
+        """Read the annotations.
 
-    def predict(batch: Batch) -> list[Found]:
-        return select(detector.model(batch), detector.config.classification, max_detections)
+        Args:
+            detector: Its classes are matched to the dataset's categories by name.
+            data: The dataset's folder.
+            split: Which part of it.
+            batch_size: Images of different sizes are padded to one, as in the official evaluation.
+            num_workers: Processes that read images.
+            max_detections: How many count per image and class.
+            fabric: Where several processes evaluate together.
+            progress: Show a progress bar.
 
-    batches = track(loader, "evaluating", disable=not progress)
-    return evaluate(predict, batches, evaluator, detector.device)
+        Raises:
+            ValueError: If there is no such split, or it is unusable.
+        """
+        found = find_split(data, split)
+        self.detector = detector
+        self.max_detections = max_detections
+        self.progress = progress
+        self.evaluator = CocoEvaluator(found.annotations, detector.class_names, max_detections)
+        self.loader = evaluation_loader(
+            CocoDataset(found, transform=evaluation_transform(detector.config.input)),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            rank=fabric.global_rank if fabric else 0,
+            world_size=fabric.world_size if fabric else 1,
+        )
+
+    def __call__(self) -> CocoResult:
+        """Evaluate the detector as it is now."""
+        self.detector.model.eval()
+        batches = track(self.loader, "evaluating", disable=not self.progress)
+        return evaluate(self._predict, batches, self.evaluator, self.detector.device)
+
+    def _predict(self, batch: Batch) -> list[Found]:
+        predictions = self.detector.model(batch)
+        return select(predictions, self.detector.config.classification, self.max_detections)
 
 
-def _launch(config: RunConfig, folder: Path) -> Fabric:
-    launch = config.launch
+def best_ap(records: Path) -> float:
+    """The best AP among a run's evaluations, below zero before the first."""
+    lines = records.read_text("utf-8").splitlines() if records.exists() else []
+    return max((json.loads(line)["AP"] for line in lines), default=-2.0)
+
+
+def _check_folder(config: RunConfig, folder: Path, resume: bool) -> None:
+    if not resume and (folder / "last.ckpt").exists():
+        raise ValueError(
+            f"{folder} holds a run already: resume it (--resume), or name another folder (--out)."
+        )
+    if resume and read_yaml(folder / "config.yaml").model != config.model:
+        raise ValueError(
+            f"the run in {folder} trains another model or other classes than asked for now: "
+            "resume it without changing model options or the dataset's categories."
+        )
+
+
+def _new_detector(config: RunConfig) -> Detector:
+    if config.weights is None:
+        return Detector(config.model, DetectorModel(config.model, config.pretrained_backbone))
+    loaded = Detector.from_pretrained(config.weights, class_names=config.model.class_names)
+    model = DetectorModel(config.model)
+    try:
+        model.load_state_dict(loaded.model.state_dict())
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise ValueError(
+            f"{config.weights} does not fit the model as configured ({first}): "
+            "leave out the model options that change its shape."
+        ) from error
+    return Detector(config.model, model, loaded.report)
+
+
+def _launch(launch: LaunchConfig, folder: Path) -> Fabric:
     session = f"session-{len(list(folder.glob('logs/session-*'))) + 1}"
-    fabric = Fabric(
-        accelerator=launch.accelerator,
-        devices=launch.devices,
-        num_nodes=launch.num_nodes,
-        loggers=[
-            TensorBoardLogger(folder, name="logs", version=session),
-            CSVLogger(folder, name="csv", version=session),
-        ],
-    )
+    # torchrun has started the processes already and says how many.
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
+    nodes = int(os.environ["WORLD_SIZE"]) // local if local else launch.num_nodes
+    try:
+        fabric = Fabric(
+            accelerator=launch.accelerator,
+            devices=local or launch.devices,
+            num_nodes=nodes,
+            loggers=[
+                TensorBoardLogger(folder, name="logs", version=session),
+                CSVLogger(folder, name="csv", version=session, flush_logs_every_n_steps=1),
+            ],
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{launch.devices} x {launch.accelerator} cannot train here "
+            f"({' '.join(str(error).split())}): see --launch.accelerator and --launch.devices."
+        ) from error
     fabric.launch()
     return fabric

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 import pytest
 
 from saccade.config import DetectorConfig
+from saccade.config_json import from_dict, to_dict
 from saccade.presets import preset_config, presets
-from saccade.weights import from_dict, to_dict
 
 
 @dataclass(frozen=True)

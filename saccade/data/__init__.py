@@ -3,7 +3,7 @@
 from saccade.data.batching import collate, evaluation_loader, training_loader
 from saccade.data.coco import CocoDataset, Split, find_split
 from saccade.data.dataset import DetectionDataset, random_seed
-from saccade.data.images import read_image
+from saccade.data.images import image_suffixes, image_to_tensor, read_image
 from saccade.data.transforms import evaluation_transform, prepare_image, training_transform
 
 __all__ = [
@@ -14,6 +14,8 @@ __all__ = [
     "evaluation_loader",
     "evaluation_transform",
     "find_split",
+    "image_suffixes",
+    "image_to_tensor",
     "prepare_image",
     "random_seed",
     "read_image",

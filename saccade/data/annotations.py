@@ -1,7 +1,7 @@
 """A COCO annotation file, read once and checked entry by entry."""
 
 import json
-import math
+import sys
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ class ImageEntry:
 
     id: int
     file_name: str
+    """Path from the folder of images; it does not lead out of it."""
     size: tuple[int, int]
     """(height, width) in pixels."""
 
@@ -70,7 +71,8 @@ def read_annotations(file: Path) -> Annotations:
     """
     try:
         content = json.loads(file.read_bytes())
-    except ValueError as error:
+    # The latter for brackets nested a thousand deep.
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{file} is not JSON ({error}): expected a COCO annotation file; is it complete?"
         ) from error
@@ -118,7 +120,14 @@ def _image(entry: dict[str, Any]) -> ImageEntry:
     size = (_whole(entry, "height"), _whole(entry, "width"))
     if min(size) < 1:
         raise ValueError(f"is {size[1]} x {size[0]} pixels: expected a positive width and height.")
-    return ImageEntry(_whole(entry, "id"), _text(entry, "file_name"), size)
+    file_name = _text(entry, "file_name")
+    path = Path(file_name)
+    if path.anchor or ".." in path.parts:
+        raise ValueError(
+            f'has "file_name" {file_name!r}: expected a path inside the folder of images, '
+            'relative to it and without "..".'
+        )
+    return ImageEntry(_whole(entry, "id"), file_name, size)
 
 
 def _object(entry: dict[str, Any]) -> ObjectEntry:
@@ -148,13 +157,14 @@ def _category(entry: dict[str, Any]) -> _Category:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    # False for nan too. math.isfinite fails on integers beyond all floats.
+    return isinstance(value, int | float) and abs(value) <= sys.float_info.max
 
 
 def _whole(entry: dict[str, Any], key: str) -> int:
     value = entry[key]
-    if not _is_finite(value) or value != int(value):
-        raise ValueError(f'has "{key}" {value!r}: expected a whole number.')
+    if not _is_finite(value) or value != int(value) or abs(value) >= 2**63:
+        raise ValueError(f'has "{key}" {value!r}: expected a whole number of at most 64 bits.')
     return int(value)
 
 

@@ -2,9 +2,10 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from saccade.data.dataset import DetectionDataset, random_seed
@@ -40,6 +41,54 @@ class ShuffledShard(Sampler[int]):
             yield order[(turn * self.world_size + self.rank) % len(order)]
 
 
+class _Reader(Dataset[Sample | Exception]):
+    """A dataset that hands over the errors of its files as samples.
+
+    Raised in a worker process, their sentence would come out inside the worker's traceback.
+    """
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        self.dataset = dataset
+
+    def set_epoch(self, epoch: int) -> None:
+        self.dataset.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample | Exception:
+        try:
+            return self.dataset[index]
+        except (ValueError, OSError) as error:
+            return error
+
+
+def _collate_or_error(
+    samples: Sequence[Sample | Exception],
+) -> tuple[Batch, list[Targets]] | Exception:
+    read: list[Sample] = []
+    for sample in samples:
+        if isinstance(sample, Exception):
+            return sample
+        read.append(sample)
+    return collate(read)
+
+
+class _Loader(StatefulDataLoader):  # type: ignore[misc]
+    """Raises, in the process that iterates, the errors that `_Reader` handed over."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(_raise_error, super().__iter__())
+
+
+def _raise_error(
+    batch: tuple[Batch, list[Targets]] | Exception,
+) -> tuple[Batch, list[Targets]]:
+    if isinstance(batch, Exception):
+        raise batch
+    return batch
+
+
 def training_loader(
     dataset: DetectionDataset,
     *,
@@ -47,7 +96,6 @@ def training_loader(
     num_workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
-    start_method: str | None = None,
 ) -> StatefulDataLoader:
     """Shuffled batches of (Batch, list[Targets]) for one process; a last, smaller one is left out.
 
@@ -60,7 +108,6 @@ def training_loader(
         num_workers: Processes that read and transform; 0 for none but the caller.
         rank: This process, counted from 0.
         world_size: How many processes train together.
-        start_method: Of the workers: "fork", "spawn" or "forkserver"; by default Python's.
 
     Raises:
         ValueError: If a process's share of the dataset does not fill one batch.
@@ -71,7 +118,7 @@ def training_loader(
             f"the dataset has {len(dataset)} images, {len(sampler)} for each of {world_size} "
             f"processes: expected at least one batch of {batch_size}; choose a smaller batch size."
         )
-    return _loader(dataset, sampler, batch_size, num_workers, start_method, drop_last=True)
+    return _loader(dataset, sampler, batch_size, num_workers, drop_last=True)
 
 
 def evaluation_loader(
@@ -81,7 +128,6 @@ def evaluation_loader(
     num_workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
-    start_method: str | None = None,
 ) -> StatefulDataLoader:
     """Batches of (Batch, list[Targets]) in order; the processes' shares do not overlap.
 
@@ -89,7 +135,7 @@ def evaluation_loader(
     different numbers of batches.
     """
     shard = range(rank, len(dataset), world_size)
-    return _loader(dataset, shard, batch_size, num_workers, start_method, drop_last=False)
+    return _loader(dataset, shard, batch_size, num_workers, drop_last=False)
 
 
 def _loader(
@@ -97,21 +143,19 @@ def _loader(
     order: Sampler[int] | Sequence[int],
     batch_size: int,
     num_workers: int,
-    start_method: str | None,
     *,
     drop_last: bool,
 ) -> StatefulDataLoader:
     with warnings.catch_warnings():
         # torchdata 0.11 calls what torch 2.15 deprecates.
         warnings.filterwarnings("ignore", "'set_vital' is deprecated")
-        return StatefulDataLoader(
-            dataset,
+        return _Loader(
+            _Reader(dataset),
             sampler=order,
             batch_size=batch_size,
             num_workers=num_workers,
-            collate_fn=collate,
+            collate_fn=_collate_or_error,
             drop_last=drop_last,
             # Its own generator, so that loading does not advance the global one of the training.
             generator=torch.Generator(),
-            multiprocessing_context=start_method if num_workers else None,
         )

@@ -1,6 +1,6 @@
 """Datasets in COCO's format, in the folder layouts that people have."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +75,7 @@ class CocoDataset(DetectionDataset):
     """The images of a COCO annotation file, in rising order of id.
 
     Crowds and boxes without area are left out and boxes are clipped to the image, as in the
-    official code of DETR and Deformable DETR.
+    official code of DETR and Deformable DETR. Images without objects are kept.
     """
 
     def __init__(
@@ -83,7 +83,6 @@ class CocoDataset(DetectionDataset):
         split: Split,
         class_names: Sequence[str] | None = None,
         transform: Transform | None = None,
-        keep_empty: bool = True,
         seed: int = 0,
     ) -> None:
         """Read and check the annotation file; images are read when asked for.
@@ -93,7 +92,6 @@ class CocoDataset(DetectionDataset):
             class_names: A detector's classes: labels become indices into them, matched by name.
                 By default the file's categories in rising order of id.
             transform: Applied to every sample; see `DetectionDataset` for its randomness.
-            keep_empty: Whether images without a usable box are kept.
             seed: Of the order and of the augmentation.
 
         Raises:
@@ -113,18 +111,11 @@ class CocoDataset(DetectionDataset):
                 f"{', '.join(unknown)}. It knows {', '.join(self.class_names)}; rename or remove "
                 "the former, or make a detector with these classes."
             )
-        self.category_ids = tuple(ids.get(name) for name in self.class_names)
-        """The file's id of each class, None for a class that it lacks."""
-        self._boxes, self._labels, counts = _targets(annotations, self.category_ids)
+        label_of = {id: self.class_names.index(name) for name, id in ids.items()}
+        self._boxes, self._labels, counts = _targets(annotations, label_of)
+        self._images = annotations.images
         ends = counts.cumsum(0)
-        kept = [i for i, count in enumerate(counts.tolist()) if count or keep_empty]
-        self._images = [annotations.images[i] for i in kept]
-        self._ranges = torch.stack([ends - counts, ends], 1)[kept].tolist()
-
-    @property
-    def image_ids(self) -> tuple[int, ...]:
-        """The file's id of each image, in the order of the dataset."""
-        return tuple(image.id for image in self._images)
+        self._ranges = torch.stack([ends - counts, ends], 1).tolist()
 
     def __len__(self) -> int:
         return len(self._images)
@@ -149,14 +140,13 @@ class CocoDataset(DetectionDataset):
 
 
 def _targets(
-    annotations: Annotations, category_ids: Sequence[int | None]
+    annotations: Annotations, label_of: Mapping[int, int]
 ) -> tuple[Float[Tensor, "N 4"], Int64[Tensor, " N"], Int64[Tensor, " images"]]:
     """Boxes as clipped corners in pixels, labels, and the number of objects of each image.
 
     One tensor for all images: workers then share memory that Python objects would copy.
     """
     row_of = {image.id: row for row, image in enumerate(annotations.images)}
-    label_of = {id: label for label, id in enumerate(category_ids)}
     objects = [entry for entry in annotations.objects if not entry.crowd]
     rows = torch.tensor([row_of[entry.image_id] for entry in objects], dtype=torch.int64)
     labels = torch.tensor([label_of[entry.category_id] for entry in objects], dtype=torch.int64)

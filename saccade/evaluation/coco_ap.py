@@ -42,11 +42,13 @@ class CocoResult:
     per_class: dict[str, float] = field(default_factory=dict)
     """AP by category, in the order of the annotation file's ids."""
     per_class_ap50: dict[str, float] = field(default_factory=dict)
+    undetected: tuple[str, ...] = ()
+    """Categories of the file that the detector does not know; they count with no detections."""
 
     @property
     def numbers(self) -> dict[str, float]:
         """The twelve numbers by name."""
-        return {name: value for name, value in vars(self).items() if not isinstance(value, dict)}
+        return {name: value for name, value in vars(self).items() if isinstance(value, float)}
 
 
 class CocoEvaluator:
@@ -69,8 +71,13 @@ class CocoEvaluator:
 
         Raises:
             OSError: If the file cannot be opened.
-            ValueError: If the file is unusable, or shares no class with the detector.
+            ValueError: If the file is unusable or shares no class with the detector, or
+                `max_detections` is below 1.
         """
+        if max_detections < 1:
+            raise ValueError(
+                f"max_detections is {max_detections}: expected at least 1; COCO counts 100."
+            )
         truth = read_annotations(annotations)
         ids = {name: id for id, name in truth.categories.items()}
         self._truth = truth
@@ -115,8 +122,9 @@ class CocoEvaluator:
                 f"{len(self._sizes)} images; evaluate on the images that the file describes."
             )
         self._found[image_id] = (
-            boxes.detach().double().cpu(),
-            scores.detach().double().cpu(),
+            # To the CPU first: Apple's GPUs have no float64.
+            boxes.detach().cpu().double(),
+            scores.detach().cpu().double(),
             labels.cpu(),
         )
 
@@ -162,6 +170,7 @@ class CocoEvaluator:
             ARl=_mean(recall[:, :, 3, last]),
             per_class={name: _mean(precision[:, :, k, 0]) for k, name in enumerate(names)},
             per_class_ap50={name: _mean(precision[0, :, k, 0]) for k, name in enumerate(names)},
+            undetected=self.undetected,
         )
 
     def _detections(self) -> list[dict[str, Any]]:

@@ -1,35 +1,18 @@
 """Run a detector over a dataset and compute its average precision."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
 
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor, distributed
+from torch import distributed
 
 from saccade.boxes import fractions_to_pixels
 from saccade.evaluation.coco_ap import CocoEvaluator, CocoResult, State
+from saccade.model import Found
 from saccade.structures import Batch, Targets
 
 
-class Detected(Protocol):
-    """What was found in one image."""
-
-    @property
-    def boxes(self) -> Float[Tensor, "N 4"]:
-        """``cx, cy, w, h``, fraction of image."""
-
-    @property
-    def scores(self) -> Float[Tensor, " N"]:
-        """Higher is surer."""
-
-    @property
-    def labels(self) -> Int64[Tensor, " N"]:
-        """Index into the detector's class names."""
-
-
 def evaluate(
-    predict: Callable[[Batch], Sequence[Detected]],
+    predict: Callable[[Batch], Sequence[Found]],
     loader: Iterable[tuple[Batch, Sequence[Targets]]],
     evaluator: CocoEvaluator,
     device: torch.device | str = "cpu",
@@ -41,7 +24,7 @@ def evaluate(
 
     Args:
         predict: The detector in evaluation mode with its postprocessing; one result per image,
-            such as `saccade.model.postprocess.select` returns.
+            as `saccade.model.select` returns.
         loader: Batches as `saccade.data.evaluation_loader` makes them.
         evaluator: Of the loader's annotation file; it knows the images' original sizes.
         device: Where `predict` wants the batches.
@@ -52,7 +35,8 @@ def evaluate(
             found = predict(batch.to(device))
             for one, target in zip(found, targets, strict=True):
                 size = evaluator.image_size(target.image_id)
-                boxes = fractions_to_pixels(one.boxes.double(), size)
+                # To the CPU first: Apple's GPUs have no float64.
+                boxes = fractions_to_pixels(one.boxes.cpu().double(), size)
                 evaluator.update(target.image_id, boxes, one.scores, one.labels)
     if distributed.is_available() and distributed.is_initialized():
         states: list[State] = [{} for _ in range(distributed.get_world_size())]

@@ -28,6 +28,8 @@ def print_table(result: CocoResult, console: Console) -> None:
     for name, ap in result.per_class.items():
         table.add_row(escape(name), _percent(ap), _percent(result.per_class_ap50[name]))
     console.print(table)
+    if result.undetected:
+        console.print(f"\nUnknown to the detector: {escape(', '.join(result.undetected))}.")
 
 
 def write_json(result: CocoResult, file: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from torch import Tensor
 
 from saccade.data import read_image
-from saccade.inference.predictor import Detector
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -39,23 +39,37 @@ def find_images(sources: Sequence[Path]) -> list[Path]:
     return files
 
 
-def predict_files(
-    detector: Detector, files: Sequence[Path], threshold: float, top_k: int
-) -> "Iterator[tuple[Path, Detections | ValueError]]":
-    """Detections of each file in turn; an unreadable file yields its error instead."""
+def read_images(files: Sequence[Path]) -> Iterator[tuple[Path, Tensor | ValueError]]:
+    """Each file's image, uint8 RGB [3, H, W]; an unreadable file yields its error instead."""
     for file in files:
         try:
-            yield file, detector.predict(read_image(file), threshold, top_k)
+            yield file, read_image(file)
         except ValueError as error:
             yield file, error
 
 
-def to_record(file: Path, detections: "Detections") -> dict[str, Any]:
+def free_name(name: str, taken: set[str]) -> str:
+    """The name itself, or with a number when an image of another folder has it; now taken.
+
+    >>> taken = set()
+    >>> [free_name("cat.jpg", taken) for _ in range(3)]
+    ['cat.jpg', 'cat-2.jpg', 'cat-3.jpg']
+    """
+    path, number, free = Path(name), 1, name
+    while free in taken:
+        number += 1
+        free = f"{path.stem}-{number}{path.suffix}"
+    taken.add(free)
+    return free
+
+
+def to_record(file: Path, picture: str, detections: "Detections") -> dict[str, Any]:
     """One image's detections for JSON: boxes are ``x0, y0, x1, y1`` in pixels."""
     assert detections.confidence is not None
     rows = zip(detections.data["class_name"], detections.confidence, detections.xyxy, strict=True)
     return {
         "file": str(file),
+        "picture": picture,
         "detections": [
             {
                 "class": str(name),

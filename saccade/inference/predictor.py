@@ -125,6 +125,14 @@ class Detector:
         Raises:
             ValueError: If the layout cannot hold this detector.
         """
+        if layout not in ("saccade", "official", "transformers"):
+            raise ValueError(
+                f'layout is "{layout}": expected "saccade", "official" or "transformers".'
+            )
+        if dtype is not None and layout != "saccade":
+            raise ValueError(
+                f"dtype is {dtype}, but the {layout} layout holds float32: leave it out."
+            )
         state = self.model.state_dict()
         if layout == "official":
             save_official(Path(path), self.config, state)
@@ -140,11 +148,11 @@ class Detector:
 
     @overload
     def predict(
-        self, images: list[Any], threshold: float = ..., top_k: int = ...
+        self, images: Sequence[Any], threshold: float = ..., top_k: int = ...
     ) -> "list[Detections]": ...
 
     def predict(
-        self, images: ImageLike | list[Any], threshold: float = 0.3, top_k: int = 100
+        self, images: ImageLike | Sequence[Any], threshold: float = 0.3, top_k: int = 100
     ) -> "Detections | list[Detections]":
         """Find objects.
 
@@ -163,11 +171,17 @@ class Detector:
             ValueError: If an image cannot be read or is not 8-bit RGB, or the threshold is not in
                 [0, 1].
         """
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold is {threshold}: expected a score between 0 and 1.")
-        if isinstance(images, list):
+        self.check_thresholds(threshold, top_k)
+        if isinstance(images, Sequence) and not isinstance(images, str):
             return [self._predict_one(image, threshold, top_k) for image in images]
         return self._predict_one(images, threshold, top_k)
+
+    def check_thresholds(self, threshold: float, top_k: int) -> None:
+        """Raise the ValueError that `predict` would raise for these."""
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is {threshold}: expected a score between 0 and 1.")
+        if top_k < 1:
+            raise ValueError(f"top_k is {top_k}: expected at least one detection per image.")
 
     @torch.inference_mode()
     def _predict_one(self, image: ImageLike, threshold: float, top_k: int) -> "Detections":

@@ -49,7 +49,7 @@ class Backbone(nn.Module):
 def _timm_body(
     config: BackboneConfig, pretrained: bool, out_indices: Sequence[int] | None = None
 ) -> Any:
-    if config.name not in timm.list_models(config.name):
+    if not timm.is_model(config.name):
         raise ValueError(
             f'backbone.name is "{config.name}", which timm {timm.__version__} does not have: '
             "expected a name from timm.list_models(), or small-resnet."
@@ -57,7 +57,11 @@ def _timm_body(
     options: dict[str, Any] = {"output_stride": 16} if config.dilated else {}
     if out_indices is not None:
         options["out_indices"] = tuple(out_indices)
-    return timm.create_model(config.name, features_only=True, pretrained=pretrained, **options)
+    name = config.name
+    if pretrained and timm.list_pretrained(f"{name}.tv_in1k"):
+        # The official detectors start from torchvision's weights, timm by default from newer ones.
+        name = f"{name}.tv_in1k"
+    return timm.create_model(name, features_only=True, pretrained=pretrained, **options)
 
 
 def _position(level: int, config: BackboneConfig, strides: Sequence[int]) -> int:
@@ -75,7 +79,9 @@ def _freeze_stages(body: Any, num_frozen: int) -> None:
     if not num_frozen:
         return
     last = body.feature_info.module_name()[num_frozen - 1]
-    for name, child in body.named_children():
+    for name, child in list(body.named_children()):
         child.requires_grad_(False)
+        # Their statistics stay, too, also where the other norms are trained.
+        setattr(body, name, freeze_batch_norm_2d(child))
         if name == last:
             return

@@ -11,7 +11,7 @@ from saccade.model.backbone import Backbone
 from saccade.model.decoder import Decoder
 from saccade.model.denoising import Denoising, separate_noised
 from saccade.model.encoder import Encoder
-from saccade.model.heads import Heads
+from saccade.model.heads import Heads, make_heads
 from saccade.model.neck import LevelProjection
 from saccade.model.positions import TokenPositions
 from saccade.model.queries import LearnedQueries
@@ -29,14 +29,16 @@ class DetectorModel(nn.Module):
         self.neck = LevelProjection(config.neck, self.backbone.channels)
         self.positions = TokenPositions(config.positions, width, config.num_levels)
         self.encoder = Encoder(config.encoder, width, partial(_attention, config.encoder, config))
+        class_head, box_head = make_heads(config)
+        heads = Heads(config, class_head, box_head)
         self.queries = (
-            ProposalQueries(config)
+            ProposalQueries(config, class_head, box_head)
             if config.queries.source == "two-stage"
             else LearnedQueries(config.queries, width)
         )
         self.denoising = Denoising(config) if config.denoising.num_queries else None
         self.decoder = Decoder(
-            config.decoder, width, partial(_attention, config.decoder, config), Heads(config)
+            config.decoder, width, partial(_attention, config.decoder, config), heads
         )
 
     def forward(self, batch: Batch, targets: Sequence[Targets] | None = None) -> Predictions:

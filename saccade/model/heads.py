@@ -34,10 +34,10 @@ class BoxHead(nn.Module):
 class Heads(nn.Module):
     """One pair of heads for all decoder layers, or with refinement one pair for each."""
 
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: DetectorConfig, class_head: nn.Linear, box_head: BoxHead) -> None:
+        """Make copies of one pair, so that all layers start alike as officially."""
         super().__init__()
         count = config.decoder.num_layers if config.decoder.refined else 1
-        class_head, box_head = make_heads(config)
         self.class_heads = nn.ModuleList(copy.deepcopy(class_head) for _ in range(count))
         box_heads = [copy.deepcopy(box_head) for _ in range(count)]
         if config.classification == "sigmoid" and config.queries.source == "learned":

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from saccade.config import DetectorConfig
 from saccade.model.encoder import token_centres
-from saccade.model.heads import make_heads
+from saccade.model.heads import BoxHead
 from saccade.model.positions import box_embedding
 from saccade.structures import Predictions, Queries, Tokens
 
@@ -14,13 +14,14 @@ from saccade.structures import Predictions, Queries, Tokens
 class ProposalQueries(nn.Module):
     """Scores every token, corrects its default box, and makes queries of the best."""
 
-    def __init__(self, config: DetectorConfig) -> None:
+    def __init__(self, config: DetectorConfig, class_head: nn.Linear, box_head: BoxHead) -> None:
+        """Take the pair of heads that the decoder's are copies of, to start like them."""
         super().__init__()
         width = config.neck.width
         self.num_queries = config.queries.num_queries
         self.width = width
         self.token_projection = _projection(width, width)
-        self.class_head, self.box_head = make_heads(config)
+        self.class_head, self.box_head = class_head, box_head
         self.content = (
             nn.Embedding(self.num_queries, width) if config.queries.content == "learned" else None
         )

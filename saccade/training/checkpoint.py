@@ -19,10 +19,6 @@ class Progress:
     """Optimiser steps taken."""
     seconds: float = 0.0
     """Time trained, evaluations not counted."""
-    evaluations: int = 0
-    """Evaluations done."""
-    best_ap: float = -1.0
-    """The best AP so far."""
 
 
 def save_checkpoint(

@@ -23,12 +23,14 @@ class Display:
     """Shows and logs every step from the first process; the others stay silent."""
 
     def __init__(
-        self, fabric: Fabric, config: RunConfig, steps_per_epoch: int, progress: Progress
+        self, fabric: Fabric, config: RunConfig, batches_per_epoch: int, progress: Progress
     ) -> None:
         self.fabric = fabric
-        self.by_clock = config.minutes is not None
+        self.config = config
+        self.batches_per_epoch = batches_per_epoch
         self.images = 0
         self.shown_at = 0.0
+        self.logged = 0
         self.first_second = progress.seconds
         self.console = Console(highlight=False, quiet=not fabric.is_global_zero)
         self.bar = Bar(
@@ -38,7 +40,7 @@ class Display:
             TimeRemainingColumn(elapsed_when_finished=True),
             expand=True,
         )
-        total = config.minutes * 60 if config.minutes else config.epochs * steps_per_epoch
+        total = config.minutes * 60 if config.minutes else config.epochs * batches_per_epoch
         self.task = self.bar.add_task("", total=total, epoch=progress.epoch + 1, rate="starting")
         self.losses = Text("")
         # Live draws on terminals only; elsewhere a line per evaluation is all that is printed.
@@ -62,16 +64,19 @@ class Display:
     def step(
         self,
         progress: Progress,
+        index: int,
         total: Tensor,
         losses: dict[str, Tensor],
         learning_rate: float,
         num_images: int,
     ) -> None:
-        """Show one training step; log every tenth."""
-        self.images += num_images * self.fabric.world_size
-        if not self.fabric.is_global_zero:
+        """Show batch number `index` of the epoch; log every tenth step."""
+        seconds = progress.seconds - self.first_second
+        if not self.fabric.is_global_zero or not seconds:
+            # No time is counted for the first batch, which compiles: there is no rate yet.
             return
-        rate = self.images / max(progress.seconds - self.first_second, 1e-9)
+        self.images += num_images * self.fabric.world_size
+        rate = self.images / seconds
         if time.perf_counter() - self.shown_at > SHOW_EVERY_SECONDS:
             # Reading a loss waits for the device, so not after every step.
             self.shown_at = time.perf_counter()
@@ -79,23 +84,33 @@ class Display:
             self.losses.plain = f"loss {total.item():.2f} ({parts} in the last layer)"
             self.bar.update(
                 self.task,
-                completed=progress.seconds if self.by_clock else progress.step,
+                completed=progress.seconds
+                if self.config.minutes
+                else progress.epoch * self.batches_per_epoch + index,
                 epoch=progress.epoch + 1,
                 rate=f"{rate:.1f} images/s",
             )
             self.live.refresh()
-        if progress.step % LOG_EVERY_STEPS == 0:
+        if progress.step % LOG_EVERY_STEPS == 0 and progress.step != self.logged:
+            self.logged = progress.step
             values = {name: loss.item() for name, loss in losses.items()}
             values |= {"loss": total.item(), "learning_rate": learning_rate, "images_per_s": rate}
             self.fabric.log_dict(values, step=progress.step)
 
+    def evaluating(self) -> None:
+        """Show that an evaluation runs."""
+        self.losses.plain = "evaluating"
+        self.live.refresh()
+
     def evaluated(self, progress: Progress, numbers: dict[str, float]) -> None:
         """Print and log what an evaluation found."""
         minutes, seconds = divmod(round(progress.seconds), 60)
-        figures = "  ".join(f"{name} {100 * numbers[name]:.1f}" for name in ("AP", "AP50", "AP75"))
-        self.console.print(
-            f"after {minutes}:{seconds:02d} min, step {progress.step} "
-            f"(epoch {progress.epoch + 1}):  {figures}"
+        moment = (
+            f"after {minutes}:{seconds:02d} min"
+            if self.config.minutes
+            else f"epoch {progress.epoch} of {self.config.epochs}"
         )
+        figures = "  ".join(f"{name} {100 * numbers[name]:.1f}" for name in ("AP", "AP50", "AP75"))
+        self.console.print(f"{moment}, step {progress.step}:  {figures}")
         if self.fabric.is_global_zero:
             self.fabric.log_dict(numbers, step=progress.step)

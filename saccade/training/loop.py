@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from saccade.training.checkpoint import Progress, load_checkpoint, save_checkpoi
 from saccade.training.display import Display
 from saccade.training.losses import SetCriterion
 from saccade.training.optimizer import build_optimizer, learning_rate_factor, set_learning_rate
+
+Evaluate = Callable[[Progress], dict[str, float]]
 
 
 class LossModel(nn.Module):
@@ -42,13 +45,14 @@ def fit(
     loader: StatefulDataLoader,
     config: RunConfig,
     folder: Path,
-    evaluate: Callable[[Progress], dict[str, float]],
+    evaluate: Evaluate,
     resume: bool = False,
 ) -> None:
     """Train `model` in place and leave ``last.ckpt`` in `folder` after every epoch.
 
     Everything random is seeded anew for every epoch, so that a run resumed after an epoch takes
-    the same steps as one that was never interrupted.
+    the same steps as one that was never interrupted. A run bound by minutes follows the clock
+    instead, and resumes at the beginning of the epoch it was in.
 
     Args:
         fabric: Launched; it says on which devices and in how many processes.
@@ -60,7 +64,7 @@ def fit(
         resume: Continue from ``last.ckpt``.
 
     Raises:
-        ValueError: If a loss is not finite, or there is no checkpoint to resume from.
+        ValueError: If a loss or gradient is not finite, or there is nothing to resume from.
     """
     criterion = SetCriterion(config.loss, config.model.num_classes, config.model.classification)
     model.to(fabric.device)
@@ -72,56 +76,57 @@ def fit(
         optimizer.load_state_dict(optimizer_state)
     losses_of, optimizer = fabric.setup(LossModel(model, criterion, config.launch.bf16), optimizer)
 
-    clock = Stopwatch(fabric)
+    def save_and_evaluate() -> None:
+        if fabric.is_global_zero:
+            save_checkpoint(
+                folder / "last.ckpt", progress, model.state_dict(), optimizer.state_dict()
+            )
+        display.evaluating()
+        model.eval()
+        display.evaluated(progress, evaluate(progress))
+        model.train()
+
+    clock = Stopwatch(fabric, shared=config.minutes is not None)
     with Display(fabric, config, len(loader), progress) as display:
         while not is_over(progress, config):
             torch.manual_seed(random_seed(config.seed, progress.epoch, fabric.global_rank))
             loader.dataset.set_epoch(progress.epoch)
             model.train()
             clock.start()
-            for batch, targets in loader:
-                share = share_passed(progress, config, len(loader))
-                set_learning_rate(optimizer, learning_rate_factor(share, config.schedule))
-                losses = losses_of(
-                    batch.to(fabric.device), [target.to(fabric.device) for target in targets]
-                )
-                total = criterion.total(losses)
-                check_finite(total, losses, targets, progress)
-                fabric.backward(total)
-                fabric.clip_gradients(losses_of, optimizer, max_norm=config.optimizer.clip_norm)
-                optimizer.step()
-                optimizer.zero_grad()
-                progress.step += 1
+            for index, (batch, targets) in enumerate(loader, start=1):
+                before = replace(progress)
+                complete = index % config.accumulate == 0 or index == len(loader)
+                with fabric.no_backward_sync(losses_of, enabled=not complete):
+                    losses = losses_of(
+                        batch.to(fabric.device), [target.to(fabric.device) for target in targets]
+                    )
+                    total = criterion.total(losses)
+                    check_finite(fabric, total, losses, targets, progress)
+                    fabric.backward(total / config.accumulate)
+                if complete:
+                    share = share_passed(progress, config, (index - 1) / len(loader))
+                    set_learning_rate(optimizer, learning_rate_factor(share, config.schedule))
+                    clip_gradients(fabric, losses_of, optimizer, config.optimizer.clip_norm)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    progress.step += 1
                 progress.seconds += clock.lap()
-                display.step(progress, total, losses, optimizer.param_groups[0]["lr"], len(targets))
-                if config.minutes and is_over(progress, config):
+                rate = optimizer.param_groups[0]["lr"]
+                display.step(progress, index, total, losses, rate, len(targets))
+                if config.minutes is not None and is_over(progress, config):
                     break
-                if config.minutes and is_evaluation_due(progress, config):
-                    evaluate_now(model, evaluate, progress, display)
+                if config.minutes is not None and is_evaluation_due(before, progress, config):
+                    save_and_evaluate()
                     clock.start()
+            before = replace(progress)
             progress.epoch += 1
-            if is_over(progress, config) or is_evaluation_due(progress, config):
-                evaluate_now(model, evaluate, progress, display)
-            if fabric.is_global_zero:
+            if is_over(progress, config) or is_evaluation_due(before, progress, config):
+                save_and_evaluate()
+            elif fabric.is_global_zero:
                 save_checkpoint(
                     folder / "last.ckpt", progress, model.state_dict(), optimizer.state_dict()
                 )
             fabric.barrier()
-
-
-def evaluate_now(
-    model: nn.Module,
-    evaluate: Callable[[Progress], dict[str, float]],
-    progress: Progress,
-    display: Display,
-) -> None:
-    """Evaluate between two steps; the time it takes is not training time."""
-    model.eval()
-    progress.evaluations += 1
-    numbers = evaluate(progress)
-    progress.best_ap = max(progress.best_ap, numbers["AP"])
-    display.evaluated(progress, numbers)
-    model.train()
 
 
 def is_over(progress: Progress, config: RunConfig) -> bool:
@@ -131,29 +136,67 @@ def is_over(progress: Progress, config: RunConfig) -> bool:
     return progress.epoch >= config.epochs
 
 
-def share_passed(progress: Progress, config: RunConfig, steps_per_epoch: int) -> float:
+def share_passed(progress: Progress, config: RunConfig, share_of_epoch: float = 0.0) -> float:
     """The share of the run that has passed, 0 to 1."""
     if config.minutes is not None:
         return min(1.0, progress.seconds / (config.minutes * 60))
-    return progress.step / (config.epochs * steps_per_epoch)
+    return min(1.0, (progress.epoch + share_of_epoch) / config.epochs)
 
 
-def is_evaluation_due(progress: Progress, config: RunConfig) -> bool:
-    """Whether the next of the run's evaluations, at equal distances, has come."""
-    if config.minutes is not None:
-        passed = progress.seconds / (config.minutes * 60)
-        count = config.num_evaluations or 5
-    else:
-        passed = progress.epoch / config.epochs
-        count = config.num_evaluations or config.epochs
-    return math.floor(passed * count + 1e-9) > progress.evaluations
+def is_evaluation_due(before: Progress, now: Progress, config: RunConfig) -> bool:
+    """Whether one of the run's evaluations, at equal distances, lies between two moments."""
+    by_default = config.epochs if config.minutes is None else 5
+    count = config.num_evaluations or by_default
+    marks = [math.floor(share_passed(each, config) * count + 1e-9) for each in (before, now)]
+    return marks[1] > marks[0]
+
+
+def clip_gradients(
+    fabric: Fabric, model: nn.Module, optimizer: torch.optim.Optimizer, largest_norm: float
+) -> None:
+    """Scale all gradients together down to a norm; zero switches this off.
+
+    Raises:
+        ValueError: If a gradient is not finite.
+    """
+    if not largest_norm:
+        return
+    norm = fabric.clip_gradients(model, optimizer, max_norm=largest_norm, error_if_nonfinite=False)
+    if norm is not None and not torch.isfinite(norm):
+        raise ValueError(
+            "the gradients are not finite although the losses are: lower optimizer.learning_rate, "
+            "or train in float32 if launch.bf16 is set."
+        )
+
+
+def check_finite(
+    fabric: Fabric,
+    total: Tensor,
+    losses: dict[str, Tensor],
+    targets: list[Targets],
+    progress: Progress,
+) -> None:
+    """Stop all processes at the first loss that is not finite, before it reaches the weights."""
+    finite = torch.isfinite(total).float()
+    if fabric.world_size > 1:
+        # A process that stopped alone would leave the others waiting for its gradients.
+        finite = fabric.all_reduce(finite, reduce_op="mean").floor()
+    if not finite:
+        terms = ", ".join(name for name, loss in losses.items() if not torch.isfinite(loss))
+        images = ", ".join(str(target.image_id) for target in targets)
+        raise ValueError(
+            f"the loss is not finite at step {progress.step + 1} "
+            f"(terms here: {terms or 'none'}; image ids here: {images}): "
+            "lower optimizer.learning_rate, and look at the annotations of these images."
+        )
 
 
 class Stopwatch:
-    """Seconds of training, the same in every process."""
+    """Seconds of training; `shared` between processes so that all stop after the same step."""
 
-    def __init__(self, fabric: Fabric) -> None:
+    def __init__(self, fabric: Fabric, shared: bool) -> None:
         self.fabric = fabric
+        self.shared = shared and fabric.world_size > 1
         self.compiled = False
         self.started = 0.0
 
@@ -167,18 +210,4 @@ class Stopwatch:
         seconds, self.started = now - self.started, now
         if not self.compiled:
             self.compiled, seconds = True, 0.0
-        # All processes go by the first one's clock, so that they stop after the same step.
-        return self.fabric.broadcast(seconds) if self.fabric.world_size > 1 else seconds
-
-
-def check_finite(
-    total: Tensor, losses: dict[str, Tensor], targets: list[Targets], progress: Progress
-) -> None:
-    """Stop at the first loss that is not finite, before it reaches the weights."""
-    if not torch.isfinite(total):
-        terms = ", ".join(name for name, loss in losses.items() if not torch.isfinite(loss))
-        images = ", ".join(str(target.image_id) for target in targets)
-        raise ValueError(
-            f"the loss is not finite at step {progress.step + 1} ({terms}; image ids {images}): "
-            "lower optimizer.learning_rate, and look at the annotations of these images."
-        )
+        return self.fabric.broadcast(seconds) if self.shared else seconds

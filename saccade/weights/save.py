@@ -1,6 +1,7 @@
 """Writing weights in our own layout and in the two foreign ones."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,10 @@ def _write_folder(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: _plain(tensor, dtype) for key, tensor in state.items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    # Whatever stood there stays until the new file is complete.
+    partial = folder / "model.safetensors.partial"
+    save_file(tensors, partial, metadata={"format": "pt"})
+    os.replace(partial, folder / "model.safetensors")
     for name, content in files.items():
         text = json.dumps(content, indent=2, ensure_ascii=False)
         (folder / name).write_text(f"{text}\n", "utf-8")

@@ -80,6 +80,9 @@ def test_keeps_other_categories_without_objects(tmp_path: Path, listed: list[Any
         ({"area": float("nan")}, 'annotation 3 has "area" nan'),
         ({"image_id": 8}, 'annotation 3 has "image_id" 8, which "images" does not list'),
         ({"category_id": 5}, 'annotation 3 has "category_id" 5, which "categories" does not list'),
+        ({"image_id": 10**400}, 'annotation 3 has "image_id" 10+: expected a whole number of at'),
+        ({"image_id": 2**63}, 'annotation 3 has "image_id" 9223372036854775808: expected a whole'),
+        ({"id": 5, "bbox": [1, 2, 10**400, 4]}, "annotation 5 .*four finite numbers"),
         ({"category_id": "cat"}, """annotation 3 has "category_id" 'cat': expected a whole"""),
     ],
 )
@@ -111,6 +114,8 @@ def test_names_the_position_of_an_entry_without_id(tmp_path: Path) -> None:
     [
         ({"images": [IMAGE, IMAGE]}, "image 7 is listed twice"),
         ({"images": [IMAGE | {"height": 0}]}, "image 7 is 20 x 0 pixels: expected a positive"),
+        ({"images": [IMAGE | {"height": 10**30}]}, r'image 7 has "height" 10+: expected a whole'),
+        ({"categories": [CATEGORY | {"id": 10**400}]}, '"id" 10+: expected a whole number'),
         ({"images": [IMAGE | {"file_name": 5}]}, 'image 7 has "file_name" 5: expected text'),
         ({"categories": [CATEGORY, CATEGORY]}, "category 0 is listed twice"),
         ({"categories": [CATEGORY, CATEGORY | {"id": 1}]}, '0 and 1 are both named "cat"'),
@@ -123,7 +128,21 @@ def test_refuses_unusable_lists(tmp_path: Path, lists: dict[str, Any], message: 
         read_annotations(write(tmp_path, **lists))
 
 
-@pytest.mark.parametrize("content", [b"", b'{"images": [', b"\xff\xfe\xfa", b"[1, 2]"])
+@pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "/etc/secret.png"])
+def test_file_names_stay_in_the_folder_of_images(tmp_path: Path, name: str) -> None:
+    message = f'train.json: image 7 has "file_name" {name!r}: expected a path inside the folder of'
+    with pytest.raises(ValueError, match=message):
+        read_annotations(write(tmp_path, images=[IMAGE | {"file_name": name}]))
+
+
+def test_file_names_may_name_folders(tmp_path: Path) -> None:
+    listed = [IMAGE | {"file_name": "a..b/c.png"}]
+    assert read_annotations(write(tmp_path, images=listed)).images[0].file_name == "a..b/c.png"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[" * 99999, b'{"images": [', b"\xff\xfe\xfa", b"[1, 2]"]
+)
 def test_refuses_what_is_no_annotation_file(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "broken.json"
     file.write_bytes(content)

@@ -162,8 +162,26 @@ def test_loading_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_unreadable_image_is_one_sentence(
+    write_coco: Callable[..., Split], num_workers: int
+) -> None:
+    split = write_coco(dict.fromkeys(range(4), (8, 10)))
+    (split.images / "2.png").write_bytes(b"no image")
+    (split.images / "3.png").unlink()
+    dataset = CocoDataset(split, transform=evaluation_transform(INPUT))
+    batches = iter(evaluation_loader(dataset, batch_size=1, num_workers=num_workers))
+    assert ids([next(batches), next(batches)]) == [[0], [1]]
+    with pytest.raises(ValueError, match=r"^\S*2\.png cannot be read as an image .*\?$"):
+        next(batches)
+    with pytest.raises(FileNotFoundError) as raised:
+        next(batches)
+    assert raised.value.filename == str(split.images / "3.png")
+
+
 def test_everything_a_spawned_worker_receives_can_be_pickled() -> None:
-    dataset, collated = pickle.loads(pickle.dumps((Noise(4), collate)))
+    loader = evaluation_loader(Noise(4), batch_size=2)
+    dataset, collated = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))
     batch, _ = collated([dataset[0], dataset[1]])
     assert torch.equal(batch.images, collate([Noise(4)[0], Noise(4)[1]])[0].images)
 
@@ -173,5 +191,6 @@ def test_workers_may_be_spawned(write_coco: Callable[..., Split]) -> None:
     dataset = CocoDataset(
         write_coco(dict.fromkeys(range(4), (8, 10))), transform=evaluation_transform(INPUT)
     )
-    spawned = evaluation_loader(dataset, batch_size=2, num_workers=1, start_method="spawn")
+    spawned = evaluation_loader(dataset, batch_size=2, num_workers=1)
+    spawned.multiprocessing_context = "spawn"
     assert_equal(list(spawned), list(evaluation_loader(dataset, batch_size=2)))

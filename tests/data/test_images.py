@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from saccade.data import read_image
+from saccade.data import image_suffixes, image_to_tensor, read_image
 
 RED = (255, 0, 0)
 
@@ -97,6 +97,42 @@ def test_refuses_floating_point_pixels(tmp_path: Path) -> None:
     file = save(Image.new("F", (4, 2)), tmp_path / "a.tif")
     with pytest.raises(ValueError, match=r"a\.tif .*floating-point"):
         read_image(file)
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "a.png", "a.bmp", "a.gif", "a.tif", "a.webp", "a.ppm", "a.jp2", "a.mpo"]
+)
+def test_reads_the_formats_it_lists(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    image = read_image(save(Image.new("RGB", (16, 8), RED), file))
+    assert image.shape == (3, 8, 16)
+    assert file.suffix in image_suffixes()
+
+
+@pytest.mark.parametrize("name", ["a.eps", "a.pdf", "a.tga"])
+def test_leaves_other_formats_of_pillow_alone(tmp_path: Path, name: str) -> None:
+    file = save(Image.new("RGB", (16, 8), RED), tmp_path / name)
+    with pytest.raises(ValueError, match=r"cannot identify .* complete, and one of JPEG, PNG, BMP"):
+        read_image(file)
+    assert file.suffix not in image_suffixes()
+
+
+def test_a_pillow_image_is_read_like_its_file(tmp_path: Path) -> None:
+    values = Image.fromarray(np.array([[0, 257, 25700, 65535]], dtype=np.uint16))
+    for file in (rotated(tmp_path / "a.png", 6), save(values, tmp_path / "b.png")):
+        with Image.open(file) as image:
+            assert torch.equal(image_to_tensor(image), read_image(file))
+
+
+def test_an_orientation_applied_by_hand_is_not_applied_again(tmp_path: Path) -> None:
+    with Image.open(rotated(tmp_path / "a.png", 6)) as image:
+        upright = ImageOps.exif_transpose(image)
+    assert image_to_tensor(upright).shape == (3, 4, 2)
+
+
+def test_refuses_a_pillow_image_of_floating_point_pixels() -> None:
+    with pytest.raises(ValueError, match="the image's pixels are floating-point numbers: expected"):
+        image_to_tensor(Image.new("F", (4, 2)))
 
 
 def test_names_a_missing_file(tmp_path: Path) -> None:

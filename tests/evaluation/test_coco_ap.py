@@ -182,11 +182,18 @@ def test_classes_meet_by_name(tmp_path: Path) -> None:
     result = evaluator.compute()
     assert result.per_class == pytest.approx({"dog": 1, "cat": 1, "cow": 0})
     assert result.numbers["AP"] == pytest.approx(2 / 3)
+    assert result.undetected == ("cow",)
 
 
 def test_no_class_in_common_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"categories dog, cat, cow, .* knows Cat, Dog: none in"):
         CocoEvaluator(write(tmp_path, []), ["Cat", "Dog"])
+
+
+@pytest.mark.parametrize("max_detections", [0, -1])
+def test_counting_no_detections_is_refused(tmp_path: Path, max_detections: int) -> None:
+    with pytest.raises(ValueError, match=f"max_detections is {max_detections}: expected at least"):
+        CocoEvaluator(write(tmp_path, []), NAMES, max_detections)
 
 
 def test_an_unknown_image_is_refused(tmp_path: Path) -> None:

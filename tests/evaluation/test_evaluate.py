@@ -1,24 +1,18 @@
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, distributed
 
 from saccade.evaluation import CocoEvaluator, evaluate
+from saccade.model import Found
 from saccade.structures import Batch, Targets
 
 SIZES = {1: (100, 200), 2: (200, 100)}
 FRACTIONS = torch.tensor([[0.5, 0.4, 0.3, 0.6]])
-
-
-@dataclass(frozen=True)
-class Found:
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
 
 
 @pytest.fixture
@@ -46,11 +40,41 @@ def loader(*image_ids: int) -> Iterator[tuple[Batch, list[Targets]]]:
 
 def predict(batch: Batch) -> list[Found]:
     assert torch.is_inference_mode_enabled()
-    return [Found(FRACTIONS, torch.tensor([0.9]), torch.tensor([1])) for _ in batch.sizes]
+    one = Found(FRACTIONS, torch.tensor([0.9]), torch.tensor([1]), torch.tensor([0]))
+    return [one] * len(batch.sizes)
 
 
 def test_detections_are_judged_in_the_original_image(evaluator: CocoEvaluator) -> None:
     assert evaluate(predict, loader(1, 2), evaluator).numbers["AP"] == pytest.approx(1)
+
+
+class OnAppleGpu(Tensor):
+    """A stand-in for a tensor on a device without float64."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_function__(func, types, args, kwargs or {})
+        if func is Tensor.cpu:
+            return result.as_subclass(Tensor)
+        if isinstance(result, OnAppleGpu) and result.dtype == torch.float64:
+            raise TypeError("the MPS framework doesn't support float64")
+        return result
+
+
+def test_the_device_needs_no_float64(evaluator: CocoEvaluator) -> None:
+    def predict_there(batch: Batch) -> list[Found]:
+        return [
+            Found(*(part.as_subclass(OnAppleGpu) for part in vars(one).values()))
+            for one in predict(batch)
+        ]
+
+    assert evaluate(predict_there, loader(1, 2), evaluator).AP == pytest.approx(1)
+
+
+def test_an_evaluator_takes_tensors_of_a_device_without_float64(evaluator: CocoEvaluator) -> None:
+    boxes = FRACTIONS.as_subclass(OnAppleGpu)
+    evaluator.update(1, boxes, boxes[:, 0], torch.tensor([1]))
+    assert evaluator.state()[1][0].dtype == torch.float64
 
 
 def test_an_image_that_is_not_passed_is_missed(evaluator: CocoEvaluator) -> None:

@@ -12,6 +12,7 @@ RESULT = CocoResult(
     **{f"AR{suffix}": 0.05 * k for k, suffix in enumerate(["1", "10", "100", "s", "m", "l"])},
     per_class={"red blood cell": 0.4375, "[bold]": 0.0},
     per_class_ap50={"red blood cell": 1.0, "[bold]": -1.0},
+    undetected=("[bold]",),
 )
 
 
@@ -28,6 +29,8 @@ def test_prints_percents_and_every_class() -> None:
         ["class", "AP", "AP50"],
         ["red", "blood", "cell", "43.8", "100.0"],
         ["[bold]", "0.0", "-"],
+        [],
+        ["Unknown", "to", "the", "detector:", "[bold]."],
     ]
 
 
@@ -37,5 +40,6 @@ def test_writes_every_number_as_json(tmp_path: Path) -> None:
     assert content == RESULT.numbers | {
         "per_class": RESULT.per_class,
         "per_class_ap50": RESULT.per_class_ap50,
+        "undetected": ["[bold]"],
     }
     assert len(RESULT.numbers) == 12

@@ -9,6 +9,7 @@ import torch
 from saccade.attention import DeformableAttention, MultiheadAttention
 from saccade.config import DetectorConfig
 from saccade.model import DetectorModel
+from saccade.model.backbone import Backbone
 from saccade.presets import preset_config
 
 
@@ -49,7 +50,8 @@ def test_projections_of_dense_attention_are_xavier_over_the_joint_matrix() -> No
 def test_heads_start_at_the_prior(
     name: str, first_size_bias: float, second_size_bias: float | None
 ) -> None:
-    heads = DetectorModel(small(name)).decoder.heads
+    model = DetectorModel(small(name))
+    heads = model.decoder.heads
     for class_head in heads.class_heads:
         assert torch.allclose(class_head.bias.sigmoid(), torch.tensor(0.01))
     biases = [head.layers[-1].bias for head in heads.box_heads]
@@ -61,6 +63,10 @@ def test_heads_start_at_the_prior(
         assert biases[1].tolist() == [0.0, 0.0, second_size_bias, second_size_bias]
         assert torch.equal(heads.class_heads[0].weight, heads.class_heads[5].weight)
     assert not any(head.layers[-1].weight.any() for head in heads.box_heads)
+    if name.endswith("two-stage"):
+        assert torch.equal(model.queries.class_head.weight, heads.class_heads[0].weight)
+        first_layers = model.queries.box_head.layers[0], heads.box_heads[0].layers[0]
+        assert torch.equal(first_layers[0].weight, first_layers[1].weight)
 
 
 def test_levels_and_queries_start_with_unit_variance() -> None:
@@ -78,3 +84,16 @@ def test_frozen_parts_have_no_gradient() -> None:
     frozen = {name for name, p in model.backbone.named_parameters() if not p.requires_grad}
     assert {name.split(".")[1] for name in frozen} == {"conv1", "layer1"}
     assert not any("bn" in name for name, _ in model.backbone.named_parameters())
+
+
+def test_frozen_stages_keep_their_statistics_while_other_norms_train() -> None:
+    config = small("deformable-detr-r50").backbone
+    backbone = Backbone(replace(config, norm="trained")).train()
+    before = {name: buffer.clone() for name, buffer in backbone.named_buffers()}
+    backbone(torch.randn(2, 3, 64, 64))
+    moved = {
+        name.split(".")[1]
+        for name, buffer in backbone.named_buffers()
+        if not torch.equal(buffer, before[name])
+    }
+    assert moved == {"layer2", "layer3", "layer4"}

@@ -15,7 +15,6 @@ from transformers import (
 
 from saccade.config import DetectorConfig, LossConfig
 from saccade.model import DetectorModel
-from saccade.presets import preset_config
 from saccade.structures import Batch, Predictions, Targets
 from saccade.training import SetCriterion
 from saccade.weights import from_huggingface
@@ -135,23 +134,6 @@ def _by_token(queries: Tensor, predictions: Predictions) -> Tensor:
     assert predictions.proposals is not None
     order = predictions.proposals.logits[..., 0].topk(queries.shape[1]).indices.argsort(1)
     return queries.gather(1, order[..., None].expand(-1, -1, queries.shape[-1]))
-
-
-@pytest.mark.parametrize(
-    ("preset", "expected"),
-    [
-        ("deformable-detr-r50-single-scale", 34_066_593),
-        ("deformable-detr-r50", 40_069_665),
-        ("deformable-detr-r50-refine", 40_849_660),
-        ("deformable-detr-r50-two-stage", 41_181_529),
-        ("detr-r50", 41_524_768),
-    ],
-)
-def test_parameter_counts_are_the_official_ones(preset, expected):
-    with torch.device("meta"):
-        model = DetectorModel(preset_config(preset))
-    # The frozen stem counts, the frozen norms are no parameters.
-    assert sum(parameter.numel() for parameter in model.parameters()) == expected
 
 
 def _pair(variant: str, options: dict) -> tuple[nn.Module, DetectorModel, DetectorConfig]:

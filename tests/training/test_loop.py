@@ -1,3 +1,6 @@
+import csv
+import itertools
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,8 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from saccade import run as run_module
 from saccade.config import RunConfig
 from saccade.data import Split
+from saccade.inference import Detector
+from saccade.model import DetectorModel
 from saccade.recipes import for_detector
 from saccade.run import train
 from saccade.settings import read_yaml
@@ -81,7 +87,18 @@ def test_the_run_folder_is_complete(run: RunConfig, tmp_path: Path) -> None:
         "logs",
         "csv",
     }
-    assert len((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()) == 2
+    lines = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
+    table = (tmp_path / "run" / "csv" / "session-1" / "metrics.csv").read_text().splitlines()
+    assert "AP50" in table[0]
+    assert len(table) == 1 + 2
+
+
+def test_losses_of_every_tenth_step_are_logged(run: RunConfig, tmp_path: Path) -> None:
+    train(replace(run, epochs=6, num_evaluations=1), tmp_path / "run")
+    with (tmp_path / "run" / "csv" / "session-1" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows if row["loss_ce"]] == ["10"]
 
 
 def test_a_folder_with_a_run_is_not_overwritten(run: RunConfig, tmp_path: Path) -> None:
@@ -97,9 +114,9 @@ def test_training_reduces_the_loss_on_what_it_has_seen(run: RunConfig, tmp_path:
     totals: list[float] = []
     original = loop.check_finite
 
-    def record(total: torch.Tensor, *rest: object) -> None:
+    def record(fabric: object, total: torch.Tensor, *rest: object) -> None:
         totals.append(total.item())
-        original(total, *rest)
+        original(fabric, total, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "check_finite", record)
@@ -110,18 +127,85 @@ def test_training_reduces_the_loss_on_what_it_has_seen(run: RunConfig, tmp_path:
 def test_a_loss_that_is_not_finite_names_the_images(run: RunConfig, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.SetCriterion, "total", lambda self, losses: losses["loss_ce"] * math.nan)
-        with pytest.raises(ValueError, match=r"not finite at step 1 .*image ids \d, \d.*lower"):
+        with pytest.raises(ValueError, match=r"not finite at step 1 .*image ids here: \d, \d.*lower"):
             train(run, tmp_path / "run")
+
+
+def test_a_gradient_that_is_not_finite_is_said(run: RunConfig, tmp_path: Path) -> None:
+    def spoil(model: DetectorModel) -> None:
+        model.queries.box_projection[0].weight.register_hook(lambda grad: grad * math.inf)
+
+    with pytest.MonkeyPatch.context() as patch:
+        original = run_module.fit
+
+        def fit(fabric: object, model: DetectorModel, *rest: object) -> None:
+            spoil(model)
+            original(fabric, model, *rest)
+
+        patch.setattr(run_module, "fit", fit)
+        with pytest.raises(ValueError, match="gradients are not finite although the losses are"):
+            train(run, tmp_path / "run")
+
+
+def test_gradients_of_several_batches_add_up_to_one_step(run: RunConfig, tmp_path: Path) -> None:
+    train(replace(run, epochs=3, accumulate=2), tmp_path / "run")
+    progress, _, _ = load_checkpoint(tmp_path / "run" / "last.ckpt")
+    assert progress.step == 3
+
+
+def test_a_missing_validation_split_is_told_before_the_first_step(
+    run: RunConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match='has no split "val"'):
+        train(replace(run, val_split="val"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_are_fine_tuned_and_adapted_by_name(run: RunConfig, tmp_path: Path) -> None:
+    """One class is known already: its row of the class head is kept."""
+    config = replace(run.model, class_names=("dog", "horse"))
+    known = Detector(config, DetectorModel(config))
+    known.save_pretrained(tmp_path / "known")
+    detector = train(replace(run, weights=str(tmp_path / "known"), epochs=1), tmp_path / "run")
+    assert detector.report is not None
+    assert detector.report.kept == ("dog",)
+    assert detector.report.new == ("cat",)
+    before = known.model.backbone.body.stem[0][0].weight
+    after = detector.model.backbone.body.stem[0][0].weight
+    assert 0 < (before - after).abs().max() < 0.02
+
+
+def test_weights_of_another_shape_are_refused(run: RunConfig, tmp_path: Path) -> None:
+    Detector(run.model, DetectorModel(run.model)).save_pretrained(tmp_path / "known")
+    wider = replace(run.model, encoder=replace(run.model.encoder, ffn_width=512))
+    run = replace(run, model=wider, weights=str(tmp_path / "known"))
+    with pytest.raises(ValueError, match=r"does not fit the model as configured .*ffn\.expand"):
+        train(run, tmp_path / "run")
+
+
+def test_a_run_resumes_only_the_model_it_trained(run: RunConfig, tmp_path: Path) -> None:
+    train(replace(run, epochs=1), tmp_path / "run")
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    other = replace(run, model=replace(run.model, decoder=replace(run.model.decoder, ffn_width=64)))
+    with pytest.raises(ValueError, match="trains another model or other classes"):
+        train(other, tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
 def test_minutes_bound_the_run_and_space_the_evaluations() -> None:
     config = RunConfig(model=small_config("detr"), minutes=2.0, num_evaluations=4)
-    assert not loop.is_evaluation_due(Progress(seconds=29.0), config)
-    assert loop.is_evaluation_due(Progress(seconds=31.0), config)
-    assert not loop.is_evaluation_due(Progress(seconds=31.0, evaluations=1), config)
-    assert not loop.is_over(Progress(seconds=119.0), config)
-    assert loop.is_over(Progress(seconds=120.0), config)
-    assert loop.share_passed(Progress(seconds=60.0), config, steps_per_epoch=10) == 0.5
+    at = [Progress(seconds=seconds) for seconds in (0.0, 29.0, 31.0, 59.0, 120.0)]
+    due = [loop.is_evaluation_due(*pair, config) for pair in itertools.pairwise(at)]
+    assert due == [False, True, False, True]
+    assert [loop.is_over(moment, config) for moment in at] == [False] * 4 + [True]
+    assert loop.share_passed(Progress(seconds=60.0), config) == 0.5
+
+
+def test_epochs_are_evaluated_at_equal_distances() -> None:
+    config = RunConfig(model=small_config("detr"), epochs=10, num_evaluations=3)
+    epochs = [Progress(epoch=epoch) for epoch in range(11)]
+    due = [loop.is_evaluation_due(*pair, config) for pair in itertools.pairwise(epochs)]
+    assert [epoch for epoch, each in enumerate(due, start=1) if each] == [4, 7, 10]
 
 
 @pytest.mark.parametrize(

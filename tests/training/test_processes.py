@@ -6,13 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from saccade.data import Split
 from saccade.inference import Detector
 
 
-@pytest.mark.slow
 def test_two_processes_train_and_evaluate_together(
     write_coco: Callable[..., Split], tmp_path: Path
 ) -> None:

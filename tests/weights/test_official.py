@@ -244,7 +244,7 @@ def test_repetitions_that_differ_are_left_out_by_name(small_config, random_state
     [
         (lambda c: replace(c, positions=replace(c.positions, centred=False)), "positions.centred"),
         (lambda c: replace(c, decoder=replace(c.decoder, final_norm=True)), "decoder.final_norm"),
-        (lambda c: replace(c, backbone=replace(c.backbone, name="small-resnet")), "small-resnet"),
+        (lambda c: replace(c, backbone=replace(c.backbone, name="resnext50_32x4d")), "resnext50"),
     ],
 )
 def test_what_the_layout_cannot_hold_is_named(change, message, small_config):
