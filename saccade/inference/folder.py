@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
 from torch import Tensor
 
-from saccade.data import read_image
+from saccade.data import image_suffixes, read_image
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -23,12 +22,8 @@ def find_images(sources: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for source in sources:
         if source.is_dir():
-            # Pillow knows the suffixes of the formats it reads.
-            inside = sorted(
-                file
-                for file in source.iterdir()
-                if file.suffix.lower() in Image.registered_extensions()
-            )
+            readable = image_suffixes()
+            inside = sorted(file for file in source.iterdir() if file.suffix.lower() in readable)
             if not inside:
                 raise ValueError(f"{source} holds no image files: name a folder that does.")
             files += inside

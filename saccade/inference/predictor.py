@@ -12,7 +12,7 @@ from torch import Tensor
 
 from saccade.boxes import fractions_to_pixels
 from saccade.config import DetectorConfig
-from saccade.data import prepare_image, read_image
+from saccade.data import image_to_tensor, prepare_image, read_image
 from saccade.inference.detections import supervision
 from saccade.model import DetectorModel, select
 from saccade.presets import preset_config
@@ -205,12 +205,13 @@ def as_tensor(image: ImageLike) -> Tensor:
 
     Raises:
         FileNotFoundError: If the file does not exist.
+        OSError: If a Pillow image, which reads its file only now, is truncated.
         ValueError: If it cannot be read or is not 8-bit RGB.
     """
     if isinstance(image, str | Path):
         return read_image(Path(image))
     if isinstance(image, Image.Image):
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        return image_to_tensor(image)
     # A copy, since torch reads neither read-only arrays nor those that run backwards.
     tensor = (
         torch.from_numpy(np.array(image)).movedim(-1, 0) if isinstance(image, np.ndarray) else image

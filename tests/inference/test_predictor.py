@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from saccade import Detector
 from saccade.model import DetectorModel
@@ -38,6 +38,23 @@ def test_every_form_of_an_image_gives_the_same(
     for other in others:
         np.testing.assert_array_equal(first.xyxy, other.xyxy)
         np.testing.assert_array_equal(first.confidence, other.confidence)
+
+
+def test_a_turned_photograph_and_a_16_bit_scan_are_the_same_as_file_and_as_image(
+    tmp_path: Path,
+) -> None:
+    detector = Detector.from_preset("detr-nano", class_names=["cat"])
+    values = np.random.default_rng(0).integers(0, 2**16, (40, 60), dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "scan.png")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned = Image.fromarray((values // 256).astype(np.uint8)).convert("RGB")
+    turned.save(tmp_path / "turned.jpg", exif=exif)
+    for file in (tmp_path / "scan.png", tmp_path / "turned.jpg"):
+        with Image.open(file) as image:
+            by_image = detector.predict(image, threshold=0.0)
+        by_file = detector.predict(file, threshold=0.0)
+        np.testing.assert_array_equal(by_file.xyxy, by_image.xyxy)
 
 
 def test_detections_are_sorted_named_and_in_pixels(

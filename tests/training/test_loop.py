@@ -127,7 +127,9 @@ def test_training_reduces_the_loss_on_what_it_has_seen(run: RunConfig, tmp_path:
 def test_a_loss_that_is_not_finite_names_the_images(run: RunConfig, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.SetCriterion, "total", lambda self, losses: losses["loss_ce"] * math.nan)
-        with pytest.raises(ValueError, match=r"not finite at step 1 .*image ids here: \d, \d.*lower"):
+        with pytest.raises(
+            ValueError, match=r"not finite at step 1 .*image ids here: \d, \d.*lower"
+        ):
             train(run, tmp_path / "run")
 
 
