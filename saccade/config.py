@@ -118,6 +118,11 @@ class NeckConfig:
             raise ValueError(
                 f"neck.width is {self.width}: expected a multiple of 32, the number of groups."
             )
+        if self.width % 4:
+            raise ValueError(
+                f"neck.width is {self.width}: expected a multiple of 4, a sine and a cosine for x "
+                "and for y."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

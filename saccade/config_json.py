@@ -67,16 +67,22 @@ def _read(hint: Any, value: Any, name: str) -> Any:
                 _read(item, each, f"{name}[{index}]")
                 for index, (item, each) in enumerate(zip(items, value, strict=True))
             )
+    elif kind is dict and isinstance(value, dict):
+        return {key: _read(options[1], each, f"{name}[{key!r}]") for key, each in value.items()}
     elif _fits(hint, value):
         return float(value) if hint is float else value
     raise ValueError(f"{name} is {value!r}: expected {_described(hint)}.")
 
 
 def _fits(hint: Any, value: Any) -> bool:
+    if hint is Any:
+        return True
     if get_origin(hint) is Literal:
         return value in get_args(hint)
     if get_origin(hint) is tuple:
         return isinstance(value, list | tuple)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict)
     if is_dataclass(hint):
         return isinstance(value, dict)
     if hint is float:

@@ -116,6 +116,10 @@ def test_amounts(kind, owner, name, value):
         (lambda: AugmentationConfig(crop_short_sides=()), r"^augmentation\.crop_short_sides is"),
         (lambda: AugmentationConfig(crop_sides=(600, 384)), r"crop_sides is .*: expected the leas"),
         (lambda: AugmentationConfig(crop_sides=(0, 384)), r"crop_sides is .*: expected the least"),
+        (
+            lambda: NeckConfig(width=33, norm="none"),
+            r"^neck\.width is 33: expected a multiple of 4,",
+        ),
         (lambda: BackboneConfig(levels=(0, 1)), r"^backbone\.levels is \(0, 1\): expected stages"),
         (lambda: ScheduleConfig(warmup=NAN), r"^schedule\.warmup is nan: expected a fraction"),
         (lambda: ScheduleConfig(drop_at=NAN), r"^schedule\.drop_at is nan: expected a fraction"),

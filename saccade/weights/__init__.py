@@ -1,6 +1,5 @@
 """Weights: our own layout, the official repositories' and transformers', read and written."""
 
-from saccade.config_json import from_dict, to_dict
 from saccade.weights.huggingface import from_huggingface, to_huggingface
 from saccade.weights.load import LoadedWeights, LoadReport, load_weights
 from saccade.weights.official import from_official, to_official
@@ -10,7 +9,6 @@ from saccade.weights.save import save_huggingface, save_official, save_weights
 __all__ = [
     "LoadReport",
     "LoadedWeights",
-    "from_dict",
     "from_huggingface",
     "from_official",
     "load_weights",
@@ -18,7 +16,6 @@ __all__ = [
     "save_huggingface",
     "save_official",
     "save_weights",
-    "to_dict",
     "to_huggingface",
     "to_official",
 ]

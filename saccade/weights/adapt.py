@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from saccade.config import DetectorConfig
+from saccade.config import DetectorConfig, as_class_names
 
 _PLACEHOLDER = re.compile(r"class \d+|LABEL_\d+")
 _PROPOSALS = "queries.class_head."
@@ -35,7 +35,7 @@ def adapt_classes(
     Channel 0 of the first stage of a two-stage detector says "object", whatever its class, and
     stays so.
     """
-    names = tuple(class_names)
+    names = as_class_names(class_names)
     adapted_config = replace(config, class_names=names)
     unnamed = all(_PLACEHOLDER.fullmatch(name) for name in config.class_names)
     if names == config.class_names or (unnamed and len(names) == config.num_classes):

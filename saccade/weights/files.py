@@ -2,7 +2,10 @@
 
 import argparse
 import json
+import pickle
 import re
+import struct
+import warnings
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +16,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+# What torch's readers and the unpickler raise, depending on where the bytes are damaged.
+_DAMAGE = (
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+)
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -56,11 +72,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Namespace | None]:
     Raises:
         ValueError: If it is damaged, no checkpoint, or holds objects that would have to be
             executed to be read.
+        OSError: If it may not be read.
     """
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # The reader fails in whatever way the bytes lead to.
+    except _DAMAGE as error:
         if unsafe := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
                 f"{path} holds the Python object {unsafe[1]} beside its tensors, which is not read "
@@ -105,11 +123,12 @@ def read_safetensors(folder: Path) -> dict[str, Tensor]:
     """The tensors of a folder, from one file or from the shards that its index names.
 
     Raises:
-        ValueError: If a file is missing or damaged.
+        ValueError: If a file is missing or damaged, or the index names one outside the folder.
+        OSError: If a file may not be read.
     """
     shards = [_WEIGHTS]
     if not (folder / _WEIGHTS).is_file() and (folder / _INDEX).is_file():
-        shards = sorted(set(read_json(folder / _INDEX).get("weight_map", {}).values()))
+        shards = _shards(folder / _INDEX)
     state: dict[str, Tensor] = {}
     for shard in shards:
         if not (folder / shard).is_file():
@@ -119,9 +138,25 @@ def read_safetensors(folder: Path) -> dict[str, Tensor]:
             )
         try:
             state |= load_file(folder / shard)
-        except (SafetensorError, OSError) as error:
+        except SafetensorError as error:
             raise ValueError(
                 f"{folder / shard} cannot be read ({error}): it is truncated or no safetensors "
                 "file; fetch or write it again."
             ) from error
     return state
+
+
+def _shards(index: Path) -> list[str]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(
+            f"{index} says weight_map {weight_map!r}: expected the file of every tensor, by the "
+            "tensor's name."
+        )
+    for shard in weight_map.values():
+        if not isinstance(shard, str) or not re.fullmatch(r"[^/\\:]+\.safetensors", shard):
+            raise ValueError(
+                f"{index} names the file {shard!r}: expected a .safetensors file of the same "
+                "folder, by its name alone."
+            )
+    return sorted(set(weight_map.values()))

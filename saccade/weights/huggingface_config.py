@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -17,13 +17,18 @@ from saccade.config import (
     PositionConfig,
     QueryConfig,
 )
-from saccade.weights.layouts import Kind, layout_kind, resnet_name
+from saccade.weights.huggingface_fields import (
+    DETR_DEFAULTS,
+    BackboneFields,
+    DetectorFields,
+    read_fields,
+)
+from saccade.weights.layouts import Kind, check_shared, layout_kind, resnet_name
 
 _ARCHITECTURES: dict[Kind, str] = {
     "deformable_detr": "DeformableDetrForObjectDetection",
     "detr": "DetrForObjectDetection",
 }
-_FFN_WIDTHS: dict[Kind, int] = {"deformable_detr": 1024, "detr": 2048}
 _REQUIRED = {"position_embedding_type": "sine", "activation_function": "relu"}
 _STEM = "embedder.embedder.convolution.weight"
 
@@ -54,85 +59,98 @@ def recognise_huggingface(
                 f"config.json says {name} {hf_config[name]!r}: expected {expected!r}, the only "
                 "one that saccade has."
             )
-    if kind == "detr" and hf_config.get("auxiliary_loss", False):
+    defaults = DETR_DEFAULTS if kind == "detr" else {}
+    stored = read_fields(DetectorFields, {**defaults, **hf_config}, "config.json")
+    if kind == "detr" and stored.auxiliary_loss:
         raise ValueError(
             "config.json says auxiliary_loss true, with which transformers normalises DETR's "
             "queries between layers: expected false; set it so if the weights were trained so."
         )
-    return _deformable(hf_config, state) if kind == "deformable_detr" else _detr(hf_config, state)
+    return _deformable(stored, state) if kind == "deformable_detr" else _detr(stored, state)
 
 
-def _deformable(hf: Mapping[str, Any], state: Mapping[str, Tensor]) -> DetectorConfig:
-    num_levels = hf.get("num_feature_levels", 4)
+def _deformable(hf: DetectorFields, state: Mapping[str, Tensor]) -> DetectorConfig:
+    num_levels = hf.num_feature_levels
     levels, name, dilated = _backbone(hf, state, (2, 3, 4) if num_levels > 1 else (4,))
-    two_stage = hf.get("two_stage", False)
+    if num_levels < len(levels):
+        raise ValueError(
+            f"config.json says num_feature_levels {num_levels}, but its backbone gives "
+            f"{len(levels)} maps: expected a level for each."
+        )
     return DetectorConfig(
         class_names=_class_names(hf, state, "class_embed.0.weight", num_others=0),
         backbone=BackboneConfig(name=name, levels=levels, dilated=dilated),
-        neck=NeckConfig(width=hf.get("d_model", 256), num_extra_levels=num_levels - len(levels)),
-        encoder=EncoderConfig(
-            **_stack(hf, "encoder", "deformable_detr"), num_points=hf.get("encoder_n_points", 4)
-        ),
+        neck=NeckConfig(width=hf.d_model, num_extra_levels=num_levels - len(levels)),
+        encoder=EncoderConfig(**_stack(hf, "encoder"), num_points=hf.encoder_n_points),
         queries=QueryConfig(
-            num_queries=hf.get("two_stage_num_proposals" if two_stage else "num_queries", 300),
-            source="two-stage" if two_stage else "learned",
-            content="proposal" if two_stage else "learned",
+            num_queries=hf.two_stage_num_proposals if hf.two_stage else hf.num_queries,
+            source="two-stage" if hf.two_stage else "learned",
+            content="proposal" if hf.two_stage else "learned",
         ),
         decoder=DecoderConfig(
-            **_stack(hf, "decoder", "deformable_detr"),
-            num_points=hf.get("decoder_n_points", 4),
-            refined=hf.get("with_box_refine", False),
+            **_stack(hf, "decoder"), num_points=hf.decoder_n_points, refined=hf.with_box_refine
         ),
     )
 
 
-def _detr(hf: Mapping[str, Any], state: Mapping[str, Tensor]) -> DetectorConfig:
+def _detr(hf: DetectorFields, state: Mapping[str, Tensor]) -> DetectorConfig:
     levels, name, dilated = _backbone(hf, state, (4,))
     return DetectorConfig(
         class_names=_class_names(hf, state, "class_labels_classifier.weight", num_others=1),
         backbone=BackboneConfig(name=name, levels=levels[-1:], dilated=dilated),
-        neck=NeckConfig(width=hf.get("d_model", 256), num_extra_levels=0, norm="none"),
+        neck=NeckConfig(width=hf.d_model, num_extra_levels=0, norm="none"),
         positions=PositionConfig(centred=False, level_embedding=False),
-        encoder=EncoderConfig(**_stack(hf, "encoder", "detr"), attention="dense"),
-        queries=QueryConfig(
-            num_queries=hf.get("num_queries", 100), content="zeros", references=False
-        ),
-        decoder=DecoderConfig(**_stack(hf, "decoder", "detr"), attention="dense", final_norm=True),
+        encoder=EncoderConfig(**_stack(hf, "encoder"), attention="dense"),
+        queries=QueryConfig(num_queries=hf.num_queries, content="zeros", references=False),
+        decoder=DecoderConfig(**_stack(hf, "decoder"), attention="dense", final_norm=True),
         classification="softmax",
     )
 
 
-def _stack(hf: Mapping[str, Any], part: str, kind: Kind) -> dict[str, Any]:
+def _stack(hf: DetectorFields, part: Literal["encoder", "decoder"]) -> dict[str, Any]:
     return {
-        "num_layers": hf.get(f"{part}_layers", 6),
-        "num_heads": hf.get(f"{part}_attention_heads", 8),
-        "ffn_width": hf.get(f"{part}_ffn_dim", _FFN_WIDTHS[kind]),
-        "dropout": float(hf.get("dropout", 0.1)),
+        "num_layers": getattr(hf, f"{part}_layers"),
+        "num_heads": getattr(hf, f"{part}_attention_heads"),
+        "ffn_width": getattr(hf, f"{part}_ffn_dim"),
+        "dropout": hf.dropout,
     }
 
 
 def _backbone(
-    hf: Mapping[str, Any], state: Mapping[str, Tensor], standard: tuple[int, ...]
+    hf: DetectorFields, state: Mapping[str, Tensor], standard: tuple[int, ...]
 ) -> tuple[tuple[int, ...], str, bool]:
     """Levels, timm's name, and whether C5 is dilated."""
-    given = hf.get("backbone_config") or hf.get("backbone_kwargs") or {}
-    kind = given.get("model_type", "timm_backbone")
+    content = hf.backbone_config or hf.backbone_kwargs or {}
+    given = read_fields(BackboneFields, content, "config.json.backbone_config")
     own_resnet = [key.removesuffix(_STEM) for key in state if key.endswith(_STEM)]
-    if kind not in ("timm_backbone", "resnet") or (kind == "resnet") > bool(own_resnet):
+    known = given.model_type in ("timm_backbone", "resnet")
+    if not known or (given.model_type == "resnet") > bool(own_resnet):
         raise ValueError(
-            f"config.json says backbone_config.model_type {kind!r}, and the tensors are not those "
-            "of transformers' ResNet: expected 'timm_backbone' or 'resnet' with its tensors."
+            f"config.json says backbone_config.model_type {given.model_type!r}, and the tensors "
+            "are not those of transformers' ResNet: expected 'timm_backbone' or a 'resnet'."
         )
     if own_resnet:
-        stages = given.get("out_features") or ["stage4"]
         name = resnet_name(state, f"{own_resnet[0]}encoder.stages.", 0, ".layer.2.")
-        return tuple(int(stage.removeprefix("stage")) + 1 for stage in stages), name, False
-    name = (given.get("backbone") or hf.get("backbone") or "resnet50").split("/")[-1].split(".")[0]
+        return tuple(map(_stage_level, given.out_features or ("stage4",))), name, False
+    name = (given.backbone or hf.backbone or "resnet50").split("/")[-1].split(".")[0]
     all_levels = _levels(name)
-    levels = tuple(all_levels[index] for index in given.get("out_indices") or standard)
-    if "output_stride" in given:
-        return levels, name, given["output_stride"] == 16
-    return levels, name, hf.get("dilation", False)
+    indices = given.out_indices or standard
+    if not all(0 <= index < len(all_levels) for index in indices):
+        raise ValueError(
+            f"config.json takes the maps {indices} of {name}: expected 0 to {len(all_levels) - 1}."
+        )
+    levels = tuple(all_levels[index] for index in indices)
+    if "output_stride" in content:
+        return levels, name, given.output_stride == 16
+    return levels, name, hf.dilation
+
+
+def _stage_level(stage: str) -> int:
+    if stage not in ("stage1", "stage2", "stage3", "stage4"):
+        raise ValueError(
+            f"config.json says backbone_config.out_features {stage!r}: expected stage1 to stage4."
+        )
+    return int(stage[-1]) + 1
 
 
 def _levels(backbone: str) -> list[int]:
@@ -148,11 +166,10 @@ def _levels(backbone: str) -> list[int]:
 
 
 def _class_names(
-    hf: Mapping[str, Any], state: Mapping[str, Tensor], head: str, num_others: int
+    hf: DetectorFields, state: Mapping[str, Tensor], head: str, num_others: int
 ) -> tuple[str, ...]:
     heads = [tensor for key, tensor in state.items() if key.endswith(head)]
-    names = hf.get("id2label")
-    if names is None:
+    if (names := hf.id2label) is None:
         count = len(heads[0]) - num_others if heads else 2
         return tuple(f"class {index}" for index in range(count))
     for tensor in heads:
@@ -162,6 +179,10 @@ def _class_names(
                 f"config.json names {len(names)} classes in id2label, but {head} has "
                 f"{len(tensor)} rows: expected one row for each class{other}."
             )
+    if not all(str(key).isdecimal() for key in names):
+        raise ValueError(
+            f"config.json says id2label {names}: expected the number of every class as its key."
+        )
     ordered = [names[key] for key in sorted(names, key=int)]
     # COCO's unused ids are all called so; a class name must be one of its kind.
     return tuple(f"unused {i}" if name == "N/A" else name for i, name in enumerate(ordered))
@@ -174,6 +195,7 @@ def huggingface_config(config: DetectorConfig) -> dict[str, Any]:
         ValueError: If transformers has no such detector.
     """
     kind = layout_kind(config)
+    check_shared(config, ("dropout",), "transformers")
     written: dict[str, Any] = {
         "architectures": [_ARCHITECTURES[kind]],
         "model_type": kind,

@@ -1,6 +1,6 @@
 """Which detectors the foreign layouts can hold, and the ResNets that both of them name."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from operator import attrgetter
 from typing import Literal
 
@@ -73,6 +73,17 @@ def layout_kind(config: DetectorConfig) -> Kind:
     return kind
 
 
+def check_shared(config: DetectorConfig, fields: Sequence[str], layout: str) -> None:
+    """Raises ValueError if encoder and decoder differ in a field that the layout stores once."""
+    for field in fields:
+        encoder, decoder = getattr(config.encoder, field), getattr(config.decoder, field)
+        if encoder != decoder:
+            raise ValueError(
+                f"encoder.{field} is {encoder!r} but decoder.{field} is {decoder!r}, and the "
+                f"{layout} layout stores one for both: save the detector in its own layout instead."
+            )
+
+
 def inference_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What the foreign layouts keep: no denoising embedding, no counters of trained norms."""
     return {
@@ -93,15 +104,21 @@ def resnet_name(keys: Collection[str], stages: str, first: int, third_convolutio
         third_convolution: What a tensor's name contains if its block is a bottleneck.
 
     Raises:
-        ValueError: If no known ResNet has these blocks.
+        ValueError: If no known ResNet has these stages and blocks.
     """
-    blocks: list[set[str]] = [set(), set(), set(), set()]
+    expected = [str(first + index) for index in range(4)]
+    blocks: dict[str, set[str]] = {stage: set() for stage in expected}
     for key in keys:
         if key.startswith(stages):
             stage, *rest = key.removeprefix(stages).split(".")
-            blocks[int(stage) - first].update([part for part in rest if part.isdigit()][:1])
+            if stage not in blocks:
+                raise ValueError(
+                    f"the backbone has the tensor {key}: expected the stages "
+                    f"{', '.join(expected)} of a ResNet after {stages}."
+                )
+            blocks[stage].update([part for part in rest if part.isdigit()][:1])
     bottleneck = any(key.startswith(stages) and third_convolution in key for key in keys)
-    structure = ("bottleneck" if bottleneck else "basic", tuple(map(len, blocks)))
+    structure = ("bottleneck" if bottleneck else "basic", tuple(map(len, blocks.values())))
     if structure not in RESNETS:
         raise ValueError(
             f"the backbone has {structure[1]} {structure[0]} blocks: expected one of "

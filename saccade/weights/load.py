@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saccade.config import DetectorConfig
+from saccade.config import DetectorConfig, as_class_names
 from saccade.config_json import VERSION, from_dict
 from saccade.presets import preset_config
 from saccade.weights.adapt import adapt_classes
@@ -89,6 +89,7 @@ def load_weights(
     """
     path = find_source(source, revision)
     known = None if preset is None else preset_config(preset)
+    names = None if class_names is None else as_class_names(class_names)
     layout, config, translated = _read_folder(path) if path.is_dir() else _read_file(path, known)
     if known is not None and preset is not None:
         check_preset(config, known, preset)
@@ -97,10 +98,10 @@ def load_weights(
     for key in surplus:
         del state[key]
     left_out = (*translated.left_out, *surplus)
-    if class_names is None or tuple(class_names) == config.class_names:
+    if names is None or names == config.class_names:
         report = LoadReport(str(source), layout, len(state), left_out=left_out)
         return LoadedWeights(config, state, report)
-    adapted = adapt_classes(config, state, class_names)
+    adapted = adapt_classes(config, state, names)
     report = LoadReport(
         str(source), layout, len(state), adapted.kept, adapted.new, left_out=left_out
     )
@@ -143,6 +144,12 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        # Foreign files break in more ways than are checked by name.
+        raise ValueError(
+            f"{path} is malformed ({type(error).__name__}: {error}): expected the content that its "
+            "layout has; fetch or write it again."
+        ) from error
 
 
 def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from saccade.config import DetectorConfig
+from saccade.config_json import to_dict
 from saccade.weights.keys import Join, KeyMap, Rename, to_ours, to_theirs
-from saccade.weights.layouts import RESNETS, inference_state, layout_kind
+from saccade.weights.layouts import RESNETS, check_shared, inference_state, layout_kind
 
 DEFORMABLE_ATTENTION = (
     ("sampling_offsets", "sampling_offsets"),
@@ -35,13 +36,21 @@ def to_official(state: Mapping[str, Tensor], config: DetectorConfig) -> dict[str
     Raises:
         ValueError: If the official models have no such detector.
     """
-    return to_theirs(inference_state(state), official_keys(config), with_copies=True)
+    key_map = official_keys(config)
+    check_shared(config, ("num_heads", "ffn_width", "dropout"), "official")
+    levels = (5,) if config.num_levels == 1 else (3, 4, 5)
+    if config.backbone.levels != levels:
+        raise ValueError(
+            f"backbone.levels is {config.backbone.levels}, but the official models use {levels} "
+            f"for {config.num_levels} levels: save the detector in its own layout instead."
+        )
+    return to_theirs(inference_state(state), key_map, with_copies=True)
 
 
 def official_args(config: DetectorConfig) -> Namespace:
     """What the official training scripts store as ``"args"``, as far as it describes the model.
 
-    ``class_names`` is our addition; the official scripts ignore it.
+    ``class_names`` and ``input`` are our additions; the official scripts ignore them.
     """
     return Namespace(
         backbone=config.backbone.name,
@@ -62,6 +71,7 @@ def official_args(config: DetectorConfig) -> Namespace:
         pre_norm=False,
         masks=False,
         class_names=list(config.class_names),
+        input=to_dict(config.input),
     )
 
 

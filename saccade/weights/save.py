@@ -57,8 +57,11 @@ def save_official(file: str | Path, config: DetectorConfig, state: Mapping[str, 
         ValueError: If they have no such detector.
     """
     tensors = {key: _plain(tensor) for key, tensor in to_official(state, config).items()}
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"model": tensors, "args": official_args(config)}, file)
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(file)
+    torch.save({"model": tensors, "args": official_args(config)}, partial)
+    os.replace(partial, file)
 
 
 def _write_folder(
@@ -69,13 +72,18 @@ def _write_folder(
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {key: _plain(tensor, dtype) for key, tensor in state.items()}
-    # Whatever stood there stays until the new file is complete.
-    partial = folder / "model.safetensors.partial"
-    save_file(tensors, partial, metadata={"format": "pt"})
-    os.replace(partial, folder / "model.safetensors")
     for name, content in files.items():
         text = json.dumps(content, indent=2, ensure_ascii=False)
-        (folder / name).write_text(f"{text}\n", "utf-8")
+        _partial(folder / name).write_text(f"{text}\n", "utf-8")
+    weights = "model.safetensors"
+    save_file(tensors, _partial(folder / weights), metadata={"format": "pt"})
+    # What stood there stays until everything is complete; no description precedes its weights.
+    for name in (weights, *files):
+        os.replace(_partial(folder / name), folder / name)
+
+
+def _partial(file: Path) -> Path:
+    return file.with_name(f"{file.name}.partial")
 
 
 def _plain(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:

@@ -19,7 +19,7 @@ def small_config() -> Callable[..., DetectorConfig]:
     def build(preset: str, backbone: str = "resnet18") -> DetectorConfig:
         config = preset_config(preset, CLASSES)
         encoder = replace(config.encoder, num_layers=2, num_heads=4, ffn_width=24)
-        decoder = replace(config.decoder, num_layers=3, num_heads=4, ffn_width=40)
+        decoder = replace(config.decoder, num_layers=3, num_heads=4, ffn_width=24)
         if config.encoder.attention == "deformable":
             encoder, decoder = replace(encoder, num_points=2), replace(decoder, num_points=3)
         return replace(

@@ -208,6 +208,15 @@ def test_shards(small_config, random_state, assert_same, tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     (tmp_path / "config.json").write_text(json.dumps(hf_config))
     assert_same(load_weights(tmp_path).state, state)
+    index = tmp_path / "model.safetensors.index.json"
+    for name in ("../b.safetensors", str(tmp_path / "b.safetensors"), "..", "b.bin", 3):
+        index.write_text(json.dumps({"weight_map": weight_map | {"x": name}}))
+        with pytest.raises(ValueError, match=r"expected a \.safetensors file of the same folder"):
+            load_weights(tmp_path)
+    index.write_text(json.dumps({"weight_map": [1]}))
+    with pytest.raises(ValueError, match=r"says weight_map \[1\]: expected the file of every tens"):
+        load_weights(tmp_path)
+    index.write_text(json.dumps({"weight_map": weight_map}))
     (tmp_path / "b.safetensors").unlink()
     with pytest.raises(ValueError, match=r"has no b\.safetensors: expected the weights beside"):
         load_weights(tmp_path)
@@ -230,6 +239,32 @@ def test_unused_ids_get_names_of_their_own():
         ({"backbone_config": {"model_type": "swin"}}, "backbone_config.model_type 'swin'"),
         ({"d_model": 64}, r"neck.levels.0.0.weight of shape \[32, 96, 1, 1\], .* \[64, 96, 1, 1\]"),
         ({"decoder_layers": 4}, r"lacks \d+ of \d+ tensors, decoder.layers.3.self_attention"),
+        ({"decoder_layers": 0}, r"decoder\.num_layers is 0: expected more than zero"),
+        ({"encoder_attention_heads": 0}, r"encoder\.num_heads is 0: expected more than zero"),
+        ({"num_feature_levels": "4"}, r"config\.json\.num_feature_levels is '4': expected int"),
+        ({"d_model": None}, r"config\.json\.d_model is None: expected int"),
+        ({"backbone": 5}, r"config\.json\.backbone is 5: expected str"),
+        ({"backbone_config": 5}, r"config\.json\.backbone_config is 5: expected dict"),
+        (
+            {"backbone_config": {"out_indices": [9]}},
+            r"takes the maps \(9,\) of .*: expected 0 to 4",
+        ),
+        (
+            {"backbone_config": {"out_indices": 1}},
+            r"backbone_config\.out_indices is 1: expected tup",
+        ),
+        ({"dropout": "much"}, r"config\.json\.dropout is 'much': expected float"),
+        ({"id2label": ["a"]}, r"config\.json\.id2label is \['a'\]: expected dict"),
+        (
+            {"id2label": dict.fromkeys("abcde", "x")},
+            r"expected the number of every class as its key",
+        ),
+        ({"id2label": dict.fromkeys("01234", "x")}, r'class_names\[1\] is "x" again'),
+        (
+            {"id2label": dict.fromkeys("01234")},
+            r"config\.json\.id2label\['0'\] is None: expected str",
+        ),
+        ({"model_type": ["detr"]}, r"model_type \['detr'\]: expected 'deformable_detr' or 'detr'"),
     ],
 )
 def test_what_does_not_fit_is_named(change, message, small_config, random_state, tmp_path):
@@ -246,3 +281,60 @@ def test_a_detector_that_transformers_lacks_is_named(small_config, random_state,
     config = replace(config, queries=replace(config.queries, content="learned"))
     with pytest.raises(ValueError, match=r"queries.content is 'learned', which the foreign"):
         save_huggingface(tmp_path, config, random_state(config))
+
+
+def test_what_the_layout_stores_once_must_agree(small_config, random_state, tmp_path):
+    config = small_config("deformable-detr-r50", TINY)
+    decoder = replace(config.decoder, num_heads=8, num_points=1, ffn_width=40)
+    different = replace(config, decoder=decoder)
+    save_huggingface(tmp_path, different, random_state(different))
+    assert load_weights(tmp_path).config == different
+    different = replace(config, decoder=replace(decoder, dropout=0.3))
+    message = r"^encoder\.dropout is 0\.1 but decoder\.dropout is 0\.3, and the transformers layout"
+    with pytest.raises(ValueError, match=message):
+        save_huggingface(tmp_path, different, random_state(different))
+
+
+def test_fewer_levels_than_maps_are_named():
+    theirs = _theirs("multi-scale")
+    with pytest.raises(ValueError, match=r"num_feature_levels 2, but its backbone gives 3 maps"):
+        from_huggingface(theirs.state_dict(), theirs.config.to_dict() | {"num_feature_levels": 2})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_mean": None}, r"preprocessor_config\.json\.image_mean is None: expected tuple"),
+        (
+            {"image_std": [1, 1]},
+            r"preprocessor_config\.json\.image_std is \[1, 1\]: expected tuple",
+        ),
+        ({"image_std": [0, 1, 1]}, r"input\.std is .*: expected a number above 0"),
+        ({"size": "800"}, r"preprocessor_config\.json\.size is '800': expected"),
+        ({"size": {"height": 3}}, r"size {'height': 3}: expected shortest_edge and longest_edge"),
+        (
+            {"size": {"shortest_edge": None, "longest_edge": 9}},
+            r"preprocessor_config\.json\.size\['shortest_edge'\] is None: expected int",
+        ),
+        ({"do_rescale": False}, r"says do_rescale false: expected true"),
+        ({"do_resize": False}, r"says do_resize false: expected true"),
+        ({"rescale_factor": 1.0}, r"says rescale_factor 1\.0: expected 1/255"),
+    ],
+)
+def test_an_unusable_processor_is_named(change, message, small_config, random_state, tmp_path):
+    config = small_config("detr-r50", TINY)
+    save_huggingface(tmp_path, config, random_state(config))
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        load_weights(tmp_path)
+
+
+def test_images_that_are_not_normalised(small_config, random_state, tmp_path):
+    config = small_config("detr-r50", TINY)
+    save_huggingface(tmp_path, config, random_state(config))
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text(json.dumps({"do_normalize": False, "size": 300, "max_size": 500}))
+    found = load_weights(tmp_path).config.input
+    assert (found.short_side, found.max_side) == (300, 500)
+    assert (found.mean, found.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

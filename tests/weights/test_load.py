@@ -2,6 +2,8 @@ import json
 import math
 import os
 import pickle
+import random
+from argparse import Namespace
 from dataclasses import replace
 
 import huggingface_hub
@@ -11,7 +13,16 @@ from torch import nn
 
 from saccade.model import DetectorModel
 from saccade.presets import preset_config
-from saccade.weights import load_weights, save_huggingface, save_official, save_weights
+from saccade.weights import (
+    files,
+    load,
+    load_weights,
+    save,
+    save_huggingface,
+    save_official,
+    save_weights,
+)
+from saccade.weights.files import read_checkpoint
 
 
 @pytest.fixture
@@ -280,3 +291,69 @@ def test_surplus_tensors_are_left_out_by_name(nano, assert_same, tmp_path):
     loaded = load_weights(tmp_path)
     assert_same(loaded.state, state)
     assert loaded.report.left_out == ("extra.weight",)
+
+
+def test_what_may_not_be_read_is_not_called_damaged(nano, tmp_path, monkeypatch):
+    with pytest.raises(IsADirectoryError):
+        read_checkpoint(tmp_path)
+    save_weights(tmp_path, *nano)
+
+    def refused(path):
+        raise PermissionError(f"Permission denied: {path}")
+
+    monkeypatch.setattr(files, "load_file", refused)
+    with pytest.raises(PermissionError, match="Permission denied"):
+        load_weights(tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_bytes_never_give_a_traceback(seed, tmp_path):
+    generator = random.Random(seed)
+    file = tmp_path / "weights.pth"
+    content = {"model": {"a": torch.zeros(2, 2)}, "args": Namespace(nheads=8)}
+    torch.save(content, file, _use_new_zipfile_serialization=seed % 2 == 0)
+    damaged = bytearray(file.read_bytes())
+    for _ in range(20):
+        damaged[generator.randrange(min(len(damaged), 600))] = generator.randrange(256)
+    file.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"weights\.pth"):
+        load_weights(file)
+
+
+def test_an_unforeseen_defect_is_one_sentence(nano, tmp_path, monkeypatch):
+    save_weights(tmp_path, *nano)
+
+    def broken(_description):
+        return {}["colour"]
+
+    monkeypatch.setattr(load, "_own_config", broken)
+    with pytest.raises(ValueError, match=r"config\.json is malformed \(KeyError: 'colour'\): exp"):
+        load_weights(tmp_path)
+
+
+def test_a_single_string_is_no_list_of_classes(nano, tmp_path):
+    save_weights(tmp_path, *nano)
+    with pytest.raises(ValueError, match=r"^class_names is the string 'cat': expected a sequence"):
+        load_weights(tmp_path, class_names="cat")
+
+
+def test_a_failed_write_leaves_the_old_folder(nano, tmp_path, monkeypatch):
+    config, state = nano
+    save_weights(tmp_path, config, state)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert before.keys() == {"model.safetensors", "config.json"}
+
+    def broken_save(*_arguments, **_options):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(save, "save_file", broken_save)
+    other = replace(config, class_names=("a", "b", "c"))
+    with pytest.raises(OSError, match="no space left"):
+        save_weights(tmp_path, other, state)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_a_description_is_not_newer_than_its_weights(nano, tmp_path):
+    save_weights(tmp_path, *nano)
+    description, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    assert description.stat().st_mtime_ns <= weights.stat().st_mtime_ns

@@ -1,10 +1,12 @@
 from argparse import Namespace
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from saccade.coco_classes import COCO_CLASSES
+from saccade.config import InputConfig
 from saccade.model import DetectorModel
 from saccade.presets import preset_config
 from saccade.weights import (
@@ -175,11 +177,16 @@ def test_published_shapes_are_recognised_as_their_preset(preset):
 
 
 def test_91_classes_without_names_are_coco_others_are_numbered(small_config, random_state):
-    config = replace(small_config("deformable-detr-r50"), class_names=COCO_CLASSES)
+    small = small_config("deformable-detr-r50")
+    small = replace(
+        small,
+        encoder=replace(small.encoder, num_heads=8),
+        decoder=replace(small.decoder, num_heads=8),
+    )
+    config = replace(small, class_names=COCO_CLASSES)
     official = to_official(random_state(config), config)
     assert recognise_official(official).class_names == COCO_CLASSES
-    config = small_config("deformable-detr-r50")
-    official = to_official(random_state(config), config)
+    official = to_official(random_state(small), small)
     assert recognise_official(official).class_names[:2] == ("class 0", "class 1")
 
 
@@ -245,6 +252,19 @@ def test_repetitions_that_differ_are_left_out_by_name(small_config, random_state
         (lambda c: replace(c, positions=replace(c.positions, centred=False)), "positions.centred"),
         (lambda c: replace(c, decoder=replace(c.decoder, final_norm=True)), "decoder.final_norm"),
         (lambda c: replace(c, backbone=replace(c.backbone, name="resnext50_32x4d")), "resnext50"),
+        (
+            lambda c: replace(c, decoder=replace(c.decoder, num_heads=8)),
+            r"^encoder\.num_heads is 4 but decoder\.num_heads is 8, and the official layout stores",
+        ),
+        (lambda c: replace(c, decoder=replace(c.decoder, ffn_width=8)), r"decoder\.ffn_width is 8"),
+        (
+            lambda c: replace(c, encoder=replace(c.encoder, dropout=0.0)),
+            r"encoder\.dropout is 0\.0",
+        ),
+        (
+            lambda c: replace(c, backbone=replace(c.backbone, levels=(4, 5))),
+            r"^backbone\.levels is \(4, 5\), but the official models use \(3, 4, 5\) for 3 levels",
+        ),
     ],
 )
 def test_what_the_layout_cannot_hold_is_named(change, message, small_config):
@@ -264,3 +284,97 @@ def test_denoising_and_counters_of_norms_are_not_written(small_config, random_st
     assert "denoising.labels.weight" in state
     written = to_official(state, training)
     assert written.keys() == to_official(random_state(config), config).keys()
+
+
+@pytest.mark.parametrize("preset", ["deformable-detr-r50-two-stage", "detr-r50"])
+def test_the_input_travels_along(preset, small_config, random_state, tmp_path):
+    config = small_config(preset)
+    config = replace(
+        config,
+        input=InputConfig(short_side=320, max_side=500, mean=(0.0, 0.1, 0.2), std=(1.0, 1.1, 1.2)),
+    )
+    save_official(tmp_path / "weights.pth", config, random_state(config))
+    assert load_weights(tmp_path / "weights.pth").config == config
+
+
+def test_a_preset_tells_the_input_of_a_file_without_args(small_config, random_state):
+    config = small_config("deformable-detr-r50")
+    preset = replace(config, input=InputConfig(short_side=320))
+    found = recognise_official(to_official(random_state(config), config), preset=preset)
+    assert found.input.short_side == 320
+
+
+def test_what_other_code_stores_under_our_names_is_ignored(small_config, random_state):
+    config = small_config("deformable-detr-r50")
+    args = Namespace(nheads=4, class_names="names.txt", input="images")
+    found = recognise_official(to_official(random_state(config), config), args)
+    assert found.input == InputConfig()
+    assert found.class_names[0] == "class 0"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"nheads": 0}, r"^args\.nheads is 0: expected more than zero"),
+        ({"nheads": None}, r"^args\.nheads is None: expected int"),
+        ({"nheads": 5}, r"attention_weights\.weight has 32 rows: expected a multiple of 5 heads x"),
+        ({"dropout": "nan"}, r"^encoder\.dropout is nan: expected 0 to 1"),
+        ({"dilation": "yes"}, r"^args\.dilation is 'yes': expected"),
+        ({"num_queries": 3.5}, r"^args\.num_queries is 3\.5: expected int"),
+        ({"input": {"short_side": "big"}}, r"^args\.input\.short_side is 'big': expected int"),
+        ({"class_names": [1, 2, 3, 4, 5]}, r"^args\.class_names\[0\] is 1: expected str"),
+    ],
+)
+def test_malformed_args_are_named(change, message, small_config, random_state):
+    config = small_config("deformable-detr-r50")
+    official = to_official(random_state(config), config)
+    args = Namespace(**vars(official_args(config)) | change)
+    with pytest.raises(ValueError, match=message):
+        recognise_official(official, args)
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "message"),
+    [
+        (
+            "backbone.0.body.layer5",
+            (1,),
+            r"the backbone has the tensor backbone\.0\.body\.layer5: ex",
+        ),
+        (
+            "backbone.0.body.layerx.1",
+            (1,),
+            r"the backbone has the tensor backbone\.0\.body\.layerx",
+        ),
+        (
+            "transformer.level_embed",
+            (4,),
+            r"level_embed has the shape \[4\]: expected 2 dimensions",
+        ),
+        ("class_embed.0.weight", (), r"class_embed\.0\.weight has the shape \[\]: expected 2 dime"),
+        ("transformer.encoder.layers.x", (1,), r"lacks \d+ of \d+ tensors"),
+        ("transformer.encoder.layers.", (1,), r"lacks \d+ of \d+ tensors"),
+    ],
+)
+def test_malformed_tensors_are_named(key, shape, message, small_config, random_state, tmp_path):
+    config = small_config("deformable-detr-r50")
+    official = to_official(random_state(config), config) | {key: torch.zeros(shape)}
+    torch.save({"model": official, "args": official_args(config)}, tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match=message):
+        load_weights(tmp_path / "weights.pth")
+
+
+def test_a_failed_write_leaves_the_old_file(small_config, random_state, tmp_path, monkeypatch):
+    config = small_config("detr-r50")
+    file = tmp_path / "weights.pth"
+    save_official(file, config, random_state(config))
+    before = file.read_bytes()
+
+    def broken_save(content, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", broken_save)
+    with pytest.raises(OSError, match="no space left"):
+        save_official(file, config, random_state(config))
+    assert file.read_bytes() == before
