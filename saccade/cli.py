@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from saccade.config import RunConfig
 from saccade.presets import PRESETS, preset_config, presets
 from saccade.recipes import for_detector
+from saccade.run_config import RunConfig
 from saccade.settings import free_folder, read_yaml
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from saccade.config import (
     NeckConfig,
     PositionConfig,
     QueryConfig,
+    as_class_names,
 )
 
 Preset = Callable[[], DetectorConfig]
@@ -200,4 +201,4 @@ def preset_config(name: str, class_names: Sequence[str] | None = None) -> Detect
     if name not in PRESETS:
         raise ValueError(f'there is no preset "{name}": expected one of {", ".join(PRESETS)}.')
     config = PRESETS[name]()
-    return config if class_names is None else replace(config, class_names=tuple(class_names))
+    return config if class_names is None else replace(config, class_names=as_class_names(class_names))

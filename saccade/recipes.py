@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from saccade.config import (
+from saccade.config import DetectorConfig
+from saccade.run_config import (
     AugmentationConfig,
-    DetectorConfig,
     LossConfig,
     OptimizerConfig,
     RunConfig,

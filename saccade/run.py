@@ -10,7 +10,6 @@ from lightning.fabric.loggers.csv_logs import CSVLogger
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from rich.progress import track
 
-from saccade.config import LaunchConfig, RunConfig
 from saccade.data import (
     CocoDataset,
     evaluation_loader,
@@ -22,6 +21,7 @@ from saccade.data import (
 from saccade.evaluation import CocoEvaluator, CocoResult, evaluate
 from saccade.inference.predictor import Detector
 from saccade.model import DetectorModel, Found, select
+from saccade.run_config import LaunchConfig, RunConfig
 from saccade.settings import read_yaml, write_yaml
 from saccade.structures import Batch
 from saccade.training.checkpoint import Progress

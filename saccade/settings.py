@@ -4,8 +4,8 @@ from pathlib import Path
 
 import yaml
 
-from saccade.config import RunConfig
 from saccade.config_json import from_dict, to_dict
+from saccade.run_config import RunConfig
 
 
 def write_yaml(config: RunConfig, file: Path) -> None:

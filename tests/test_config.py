@@ -3,24 +3,26 @@ from dataclasses import replace
 import pytest
 
 from saccade.config import (
-    AugmentationConfig,
     BackboneConfig,
     DecoderConfig,
     DenoisingConfig,
     DetectorConfig,
     EncoderConfig,
     InputConfig,
-    LaunchConfig,
-    LossConfig,
     NeckConfig,
-    OptimizerConfig,
     QueryConfig,
-    RunConfig,
-    ScheduleConfig,
     as_class_names,
 )
 from saccade.presets import preset_config, presets
 from saccade.recipes import for_detector
+from saccade.run_config import (
+    AugmentationConfig,
+    LaunchConfig,
+    LossConfig,
+    OptimizerConfig,
+    RunConfig,
+    ScheduleConfig,
+)
 
 NAN, INFINITY = float("nan"), float("inf")
 COUNTS = [

@@ -14,20 +14,22 @@ ROOT = Path(saccade.__file__).parent
 ROOMS = {
     "boxes": set(),
     "structures": {"boxes"},
-    "config": set(),
+    "config_checks": set(),
+    "config": {"config_checks"},
+    "run_config": {"config", "config_checks"},
     "coco_classes": set(),
     "presets": {"config", "coco_classes"},
-    "recipes": {"config"},
+    "recipes": {"config", "run_config"},
     "ops": set(),
     "attention": {"ops", "structures"},
     "model": {"attention", "boxes", "config", "structures"},
     "weights": {"model", "config", "config_json", "presets", "coco_classes"},
-    "data": {"boxes", "config", "structures"},
-    "training": {"boxes", "config", "structures", "data"},
+    "data": {"boxes", "config", "run_config", "structures"},
+    "training": {"boxes", "run_config", "structures", "data"},
     "evaluation": {"boxes", "config", "structures", "data", "model"},
     "inference": {"boxes", "config", "structures", "data", "model", "weights", "presets"},
     "config_json": set(),
-    "settings": {"config", "config_json"},
+    "settings": {"run_config", "config_json"},
 }
 """What each room may import. Rooms that are not listed (run, cli, analysis) may import all."""
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from saccade.config import RunConfig
 from saccade.presets import preset_config, presets
 from saccade.recipes import for_detector
+from saccade.run_config import RunConfig
 from saccade.settings import free_folder, read_yaml, write_yaml
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as tv
 
-from saccade.config import AugmentationConfig, InputConfig
+from saccade.config import InputConfig
 from saccade.data.dataset import Transform
+from saccade.run_config import AugmentationConfig
 from saccade.structures import Sample
 
 

@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 from torch import Tensor
 
-from saccade.config import RunConfig
+from saccade.run_config import RunConfig
 from saccade.training.checkpoint import Progress
 
 SHOWN = {"class": "loss_ce", "L1": "loss_bbox", "GIoU": "loss_giou"}

@@ -11,8 +11,8 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from saccade.config import RunConfig
 from saccade.data import random_seed
+from saccade.run_config import RunConfig
 from saccade.structures import Batch, Targets
 from saccade.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from saccade.training.display import Display

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
 from saccade.boxes import centre_to_corners
-from saccade.config import LossConfig
+from saccade.run_config import LossConfig
 from saccade.structures import Predictions, Targets
 from saccade.training.matcher import HungarianMatcher, Match
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou
 
 from saccade.boxes import centre_to_corners
-from saccade.config import LossConfig
+from saccade.run_config import LossConfig
 from saccade.structures import Targets
 
 Match: TypeAlias = tuple[Int64[Tensor, " _"], Int64[Tensor, " _"]]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 import pytest
 import torch
 
-from saccade.config import AugmentationConfig, InputConfig
+from saccade.config import InputConfig
 from saccade.data import (
     CocoDataset,
     DetectionDataset,
@@ -15,6 +15,7 @@ from saccade.data import (
     training_loader,
     training_transform,
 )
+from saccade.run_config import AugmentationConfig
 from saccade.structures import Batch, Sample, Targets
 
 # Python 3.12 and later warn when a process with threads, which torch has, forks.

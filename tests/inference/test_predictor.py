@@ -121,3 +121,8 @@ def test_a_threshold_in_percent_is_refused(picture: Image.Image) -> None:
 def test_an_unknown_preset_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r'no preset "detr-r51": expected one of .*detr-r50'):
         Detector.from_preset("detr-r51")
+
+
+def test_class_names_are_not_taken_apart_into_letters() -> None:
+    with pytest.raises(ValueError, match=r"the string 'cat': expected a sequence .* \['cat'\]"):
+        Detector.from_preset("detr-nano", class_names="cat")

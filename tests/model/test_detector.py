@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saccade.config import LossConfig
 from saccade.model import DetectorModel
+from saccade.run_config import LossConfig
 from saccade.structures import Batch, Predictions, Targets, Tokens
 from saccade.training import SetCriterion
 from tests.conftest import small_config

@@ -13,8 +13,9 @@ from transformers import (
     DetrForObjectDetection,
 )
 
-from saccade.config import DetectorConfig, LossConfig
+from saccade.config import DetectorConfig
 from saccade.model import DetectorModel
+from saccade.run_config import LossConfig
 from saccade.structures import Batch, Predictions, Targets
 from saccade.training import SetCriterion
 from saccade.weights import from_huggingface

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from saccade import run as run_module
-from saccade.config import RunConfig
 from saccade.data import Split
 from saccade.inference import Detector
 from saccade.model import DetectorModel
 from saccade.recipes import for_detector
 from saccade.run import train
+from saccade.run_config import RunConfig
 from saccade.settings import read_yaml
 from saccade.training import loop
 from saccade.training.checkpoint import Progress, load_checkpoint

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import distributed
 
-from saccade.config import LossConfig
+from saccade.run_config import LossConfig
 from saccade.structures import Predictions, Targets
 from saccade.training import SetCriterion
 

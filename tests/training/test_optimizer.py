@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from saccade.config import OptimizerConfig, ScheduleConfig
+from saccade.run_config import OptimizerConfig, ScheduleConfig
 from saccade.training.optimizer import (
     build_optimizer,
     learning_rate_factor,

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from saccade.config import LossConfig
 from saccade.model import DetectorModel
+from saccade.run_config import LossConfig
 from saccade.structures import Batch, Targets
 from saccade.training import SetCriterion
 from saccade.training.loop import LossModel
