@@ -201,4 +201,6 @@ def preset_config(name: str, class_names: Sequence[str] | None = None) -> Detect
     if name not in PRESETS:
         raise ValueError(f'there is no preset "{name}": expected one of {", ".join(PRESETS)}.')
     config = PRESETS[name]()
-    return config if class_names is None else replace(config, class_names=as_class_names(class_names))
+    if class_names is None:
+        return config
+    return replace(config, class_names=as_class_names(class_names))
