@@ -27,6 +27,7 @@ from saccade.structures import Targets
 
 CELLS = Path(os.path.relpath(Path(__file__).parent / "blood-cells"))
 PICTURES = 6
+SHOWN_ABOVE = 0.4
 
 
 def main() -> None:
@@ -80,7 +81,7 @@ def draw_held_out(detector: Detector, folder: Path) -> None:
     dataset = CocoDataset(find_split(CELLS, "val"))
     for number in range(PICTURES):
         sample = dataset[number * len(dataset) // PICTURES]
-        found = detector.predict(sample.image, threshold=0.3)
+        found = detector.predict(sample.image, threshold=SHOWN_ABOVE)
         truth = marked(sample.targets, detector.class_names)
         picture = draw_beside_truth(sample.image, found, truth)
         save_image(picture, folder / f"found-beside-marked-{number + 1}.jpg")
@@ -90,7 +91,7 @@ def draw_unseen(detector: Detector, folder: Path) -> None:
     """What is found on photographs of the test split, which nothing here has read before."""
     for file in find_images([CELLS / "test"]):
         image = read_image(file)
-        found = detector.predict(image, threshold=0.3)
+        found = detector.predict(image, threshold=SHOWN_ABOVE)
         save_image(draw_boxes(image, found), folder / f"unseen-{file.name}")
 
 
