@@ -28,5 +28,6 @@ format: .venv/ready
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
-	VIRTUAL_ENV=.venv $$(command -v uv || echo $(BIN)/uv) pip install --quiet --editable . --group dev
+	@# With bytecode, as pip does: the first prediction then takes half the time.
+	VIRTUAL_ENV=.venv $$(command -v uv || echo $(BIN)/uv) pip install --quiet --compile-bytecode --editable . --group dev
 	touch $@
