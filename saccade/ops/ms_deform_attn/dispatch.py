@@ -1,6 +1,8 @@
-# ruff: noqa: ARG001 (PyTorch passes all arguments to what is registered with it)
-"""The public operator: checks its arguments, chooses a backend, and tells PyTorch about it."""
+"""The public operator: checks its arguments and chooses a backend."""
 
+import functools
+import importlib.util
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Literal
@@ -9,9 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .reference import ms_deform_attn_reference
+from . import registration as registration  # defines torch.ops.saccade
+from .checks import check_fused, check_plain, default_points
+from .reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
 
-Backend = Literal["auto", "reference", "cpu"]
+Backend = Literal["auto", "reference", "cpu", "triton"]
 
 _announced: set[str] = set()
 
@@ -29,23 +33,32 @@ def ms_deform_attn(
 
     This is equation 3 of Deformable DETR between its two linear maps. ``value_l(.)`` is bilinear
     between token centres, which lie at ``(i + 0.5) / size``, and zero outside the map, as in
-    ``grid_sample(align_corners=False)``. Where that has a kink, on a token centre, the location
-    receives the slope towards the next token. A location that is not finite contributes nothing
-    and receives no gradient.
+    ``grid_sample(align_corners=False)``. In pixels, ``location * size - 0.5``:
+
+    - a sample reaches the map from -1 (inclusive) to ``size`` (exclusive); on -1, and on every
+      token centre, where the slope jumps, the location receives the slope towards the next token;
+    - a location that is not finite contributes nothing and receives no gradient;
+    - a value that no sample touches changes nothing, even if it is NaN;
+    - empty batches, queries, heads, levels and points are sums of nothing: zeros.
 
     Calculates in float32 at least, float64 if any argument is; mixed dtypes are welcome, so keep
-    locations in float32 when the rest is half precision.
+    locations in float32 when the rest is half precision. Under ``torch.autocast`` the value is
+    cast, locations never are.
 
     Args:
-        value: Projected features of S tokens, levels in order, each row by row.
+        value: Projected features of S tokens, levels in order, each row by row. Tokens of the
+            padding must be zero.
         spatial_shapes: (height, width) of each level in tokens. Pairs are better than a tensor:
             a tensor is read back from its device, which stalls GPUs and breaks compiled graphs.
         sampling_locations: (x, y) as a fraction of the padded map; values outside [0, 1] lie
             outside the map.
         attention_weights: ``A``, usually a softmax over (L, P) together.
-        backend: ``"cpu"``: numba kernels, compiled at the first call and then cached on disk.
+        backend: ``"cpu"``: numba kernels, compiled at the first call and then cached on disk;
+            their gradients are bitwise the same for every number of threads.
+            ``"triton"``: GPU kernels; the gradient of the value is bitwise repeatable if
+            ``torch.are_deterministic_algorithms_enabled()``.
             ``"reference"``: plain indexing; any device, differentiable twice, slow.
-            ``"auto"``: the fastest for the device.
+            ``"auto"``: the fastest for the device; a slow one announces itself once.
 
     Returns:
         Sums of all heads side by side, in the dtype of ``value``.
@@ -53,167 +66,192 @@ def ms_deform_attn(
     Raises:
         ValueError: If shapes, devices or dtypes do not fit together, or ``backend`` cannot
             serve them.
+        NotImplementedError: If differentiated twice by a backend other than ``"reference"``.
 
     >>> value = torch.arange(4.0).view(1, 4, 1, 1)  # one 2x2 map
     >>> centre = torch.full((1, 1, 1, 1, 1, 2), 0.5)
     >>> ms_deform_attn(value, [(2, 2)], centre, torch.ones(1, 1, 1, 1, 1)).item()
     1.5
     """
-    pairs = spatial_shapes.tolist() if isinstance(spatial_shapes, Tensor) else spatial_shapes
-    shapes = [(height, width) for height, width in pairs]
-    _check(value, shapes, sampling_locations, attention_weights)
-    if _choose(backend, value.device.type) == "reference":
+    shapes = _pairs(spatial_shapes)
+    check_plain(value, shapes, sampling_locations, attention_weights)
+    (value,) = _autocast(value)
+    chosen = _choose(backend, value.device.type)
+    if chosen == "reference":
         return ms_deform_attn_reference(value, shapes, sampling_locations, attention_weights)
-    sides = [side for shape in shapes for side in shape]
-    return torch.ops.saccade.ms_deform_attn(value, sides, sampling_locations, attention_weights)
+    return torch.ops.saccade.ms_deform_attn(
+        value, _sides(shapes), sampling_locations, attention_weights, chosen
+    )
 
 
-def _check(
-    value: Tensor, shapes: list[tuple[int, int]], locations: Tensor, attention: Tensor
-) -> None:
-    if value.ndim != 4:
-        raise ValueError(
-            f"value has shape {_show(value)} but 4 dimensions [B, S, M, D] are expected; "
-            "split its channels into heads, value.unflatten(-1, (M, D))."
+def ms_deform_attn_fused(
+    value: Float[Tensor, "B S M D"],
+    spatial_shapes: Sequence[tuple[int, int]] | Int[Tensor, "L 2"],
+    reference_points: Float[Tensor, "B Q L R"],
+    sampling_offsets: Float[Tensor, "B Q M K 2"],
+    attention_logits: Float[Tensor, "B Q M K"],
+    points_per_level: Sequence[int] | None = None,
+    box_scale: float = 0.5,
+    backend: Backend = "auto",
+) -> Float[Tensor, "B Q M*D"]:
+    """``ms_deform_attn`` from what the linear maps of the queries give.
+
+    Neither the sampling locations nor the softmax of the logits reaches memory, and neither is
+    ever rounded to half precision, whatever dtype the arguments have. Around a reference point
+    ``p_q = (x, y)`` level l is sampled at ``p_q + Δp / (width_l, height_l)``; around a box
+    ``(cx, cy, w, h)``, as in iterative refinement, at ``(cx, cy) + Δp / P_l * (w, h) * box_scale``
+    (Deformable DETR, section 4.1 and appendix A.4).
+
+    Args:
+        value: As in ``ms_deform_attn``.
+        spatial_shapes: As in ``ms_deform_attn``.
+        reference_points: ``p_q`` as a fraction of the padded map, two or four numbers for each
+            level; an L of 1 serves all levels.
+        sampling_offsets: ``Δp``, all points of the first level, then of the next.
+        attention_logits: Before their softmax, which is over all K samples of a head.
+        points_per_level: ``P_l``, which sum to K; may differ and be 0. By default K / L.
+        box_scale: The share of a box's side that P_l points span.
+        backend: As in ``ms_deform_attn``.
+
+    Returns:
+        Sums of all heads side by side, in the dtype of ``value``.
+
+    Raises:
+        ValueError: As ``ms_deform_attn``.
+        NotImplementedError: As ``ms_deform_attn``.
+
+    >>> value = torch.arange(4.0).view(1, 4, 1, 1)  # one 2x2 map
+    >>> corner = torch.full((1, 1, 1, 2), 0.25)
+    >>> offsets = torch.tensor([[0.0, 0.0], [1.0, 0.0]]).view(1, 1, 1, 2, 2)
+    >>> ms_deform_attn_fused(value, [(2, 2)], corner, offsets, torch.zeros(1, 1, 1, 2)).item()
+    0.5
+    """
+    shapes = _pairs(spatial_shapes)
+    points = points_per_level
+    if points is None:
+        points = default_points(sampling_offsets, len(shapes))
+    check_fused(value, shapes, reference_points, sampling_offsets, attention_logits, points)
+    value, attention_logits = _autocast(value, attention_logits)
+    chosen = _choose(backend, value.device.type)
+    if chosen == "reference":
+        return ms_deform_attn_fused_reference(
+            value, shapes, reference_points, sampling_offsets, attention_logits, points, box_scale
         )
-    num_images, num_tokens, num_heads, _ = value.shape
-    terms = " + ".join(f"{height}x{width}" for height, width in shapes)
-    expected_tokens = sum(height * width for height, width in shapes)
-    if num_tokens != expected_tokens:
-        raise ValueError(
-            f"value has {num_tokens} tokens but spatial_shapes describe {terms} = "
-            f"{expected_tokens}; pass (height, width) of the maps you flattened, in that order."
-        )
-    if locations.ndim != 6 or locations.shape[-1] != 2:
-        raise ValueError(
-            f"sampling_locations has shape {_show(locations)} but [B, Q, M, L, P, 2] is expected; "
-            "the last dimension is (x, y)."
-        )
-    expected = (num_images, locations.shape[1], num_heads, len(shapes), locations.shape[4], 2)
-    if locations.shape != expected:
-        raise ValueError(
-            f"sampling_locations has shape {_show(locations)} but [B, Q, M, L, P, 2] = "
-            f"{list(expected)} is expected; B and M are those of value {_show(value)}, "
-            f"L = {len(shapes)} counts spatial_shapes."
-        )
-    if attention.shape != expected[:-1]:
-        raise ValueError(
-            f"attention_weights has shape {_show(attention)} but [B, Q, M, L, P] = "
-            f"{list(expected[:-1])} is expected, one weight for each sampling location; "
-            "unflatten the softmax over L*P into (L, P)."
-        )
-    for name, tensor in (("sampling_locations", locations), ("attention_weights", attention)):
-        if tensor.device != value.device:
-            raise ValueError(
-                f"{name} is on {tensor.device} but value is on {value.device}; "
-                "move them to one device."
-            )
-    for name, tensor in (
-        ("value", value),
-        ("sampling_locations", locations),
-        ("attention_weights", attention),
-    ):
-        if not tensor.is_floating_point():
-            raise ValueError(
-                f"{name} is {tensor.dtype} but floating-point numbers are expected; "
-                "convert it, for example with .float()."
-            )
+    return torch.ops.saccade.ms_deform_attn_fused(
+        value,
+        _sides(shapes),
+        points,
+        reference_points.expand(-1, -1, len(shapes), -1),
+        sampling_offsets,
+        attention_logits,
+        box_scale,
+        chosen,
+    )
 
 
-def _show(tensor: Tensor) -> str:
-    return str(list(tensor.shape))
+def ms_deform_attn_gradients(
+    grad_out: Float[Tensor, "B Q M*D"],
+    value: Float[Tensor, "B S M D"],
+    spatial_shapes: Sequence[tuple[int, int]] | Int[Tensor, "L 2"],
+    sampling_locations: Float[Tensor, "B Q M L P 2"],
+    attention_weights: Float[Tensor, "B Q M L P"],
+    backend: Backend = "auto",
+) -> tuple[Float[Tensor, "B S M D"], Float[Tensor, "B Q M L P 2"], Float[Tensor, "B Q M L P"]]:
+    """The backward of ``ms_deform_attn`` by itself, for those who write their own autograd.
+
+    Args:
+        grad_out: Gradient of the output.
+        value: As given to ``ms_deform_attn``, and so are all that follow.
+        spatial_shapes: As in ``ms_deform_attn``.
+        sampling_locations: As in ``ms_deform_attn``.
+        attention_weights: As in ``ms_deform_attn``.
+        backend: As in ``ms_deform_attn``.
+
+    Returns:
+        Gradients of value, locations and weights, each in the dtype of what it belongs to.
+
+    Raises:
+        ValueError: As ``ms_deform_attn``.
+    """
+    shapes = _pairs(spatial_shapes)
+    check_plain(value, shapes, sampling_locations, attention_weights)
+    chosen = _choose(backend, value.device.type)
+    tensors = (value, sampling_locations, attention_weights)
+    if chosen != "reference":
+        return torch.ops.saccade.ms_deform_attn_backward(
+            grad_out, value, _sides(shapes), sampling_locations, attention_weights, chosen
+        )
+    value, locations, weights = (x.detach().requires_grad_() for x in tensors)
+    with torch.enable_grad():
+        out = ms_deform_attn_reference(value, shapes, locations, weights)
+    by_value, by_locations, by_weights = torch.autograd.grad(
+        out, (value, locations, weights), grad_out
+    )
+    return by_value, by_locations, by_weights
+
+
+def _pairs(spatial_shapes: Sequence[tuple[int, int]] | Tensor) -> list[tuple[int, int]]:
+    pairs = spatial_shapes.tolist() if isinstance(spatial_shapes, Tensor) else spatial_shapes
+    return [(height, width) for height, width in pairs]
+
+
+def _sides(shapes: list[tuple[int, int]]) -> list[int]:
+    return [side for shape in shapes for side in shape]
+
+
+def _autocast(*tensors: Tensor) -> list[Tensor]:
+    """In the dtype of autocast where it is on, as torch does with the arguments of a matmul."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return list(tensors)
+    dtype = torch.get_autocast_dtype(device)
+    return [x if x.dtype == torch.float64 else x.to(dtype) for x in tensors]
 
 
 def _choose(backend: str, device: str) -> str:
-    if backend not in ("auto", "reference", "cpu"):
+    """The backend to use for tensors on a device of this type."""
+    if backend not in ("auto", "reference", "cpu", "triton"):
         raise ValueError(
-            f"backend is {backend!r} but one of 'auto', 'reference', 'cpu' is expected; "
+            f"backend is {backend!r} but one of 'auto', 'reference', 'cpu', 'triton' is expected; "
             "'auto' takes the fastest for the device."
         )
-    if backend == "reference" or device in ("cpu", "meta"):
-        return "reference" if backend == "reference" else "cpu"
+    if backend == "reference":
+        return "reference"
     if backend == "cpu":
-        raise ValueError(
-            f"backend 'cpu' cannot read tensors on {device}; move them to the CPU or "
-            "pass backend='auto'."
-        )
+        if device not in ("cpu", "meta"):
+            raise ValueError(
+                f"backend 'cpu' cannot read tensors on {device}; move them to the CPU or "
+                "pass backend='auto'."
+            )
+        return "cpu"
+    if backend == "auto" and device in ("cpu", "meta"):
+        return "cpu"
+    obstacle = _obstacle_to_triton(device)
+    if obstacle is None:
+        return "triton"
+    if backend == "triton":
+        raise ValueError(f"backend 'triton' cannot be used: {obstacle}; pass backend='auto'.")
     if device not in _announced:
         _announced.add(device)
         warnings.warn(
-            f"ms_deform_attn has no kernel for {device} and uses the slow backend 'reference' "
-            "there; pass backend='reference' to silence this.",
+            f"ms_deform_attn uses the slow backend 'reference' on {device}: {obstacle}; "
+            "pass backend='reference' to silence this.",
             stacklevel=3,
         )
     return "reference"
 
 
-def _forward(value: Tensor, sides: Sequence[int], locations: Tensor, attention: Tensor) -> Tensor:
-    # Here, so that importing saccade does not wait for numba.
-    from .cpu import forward
-
-    return forward(value, _pairs(sides), locations, attention)
-
-
-def _backward(
-    grad_out: Tensor, value: Tensor, sides: Sequence[int], locations: Tensor, attention: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    from .cpu import backward
-
-    return backward(grad_out, value, _pairs(sides), locations, attention)
+def _obstacle_to_triton(device: str) -> str | None:
+    """Why the Triton kernels cannot run on such a device, or None."""
+    if not _has_triton():
+        return "the package triton is not installed"
+    if device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    if device not in ("cuda", "xpu"):
+        return f"there is no kernel for {device}"
+    return None
 
 
-def _pairs(sides: Sequence[int]) -> list[tuple[int, int]]:
-    return list(zip(sides[::2], sides[1::2], strict=True))
-
-
-def _forward_shapes(
-    value: Tensor, sides: Sequence[int], locations: Tensor, attention: Tensor
-) -> Tensor:
-    num_images, num_queries, num_heads = attention.shape[:3]
-    return value.new_empty(num_images, num_queries, num_heads * value.shape[3])
-
-
-def _backward_shapes(
-    grad_out: Tensor, value: Tensor, sides: Sequence[int], locations: Tensor, attention: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    return (
-        value.new_empty(value.shape),
-        locations.new_empty(locations.shape),
-        attention.new_empty(attention.shape),
-    )
-
-
-def _save_inputs(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    value, ctx.sides, locations, attention = inputs
-    ctx.save_for_backward(value, locations, attention)
-
-
-def _gradients(ctx, grad_out: Tensor):  # type: ignore[no-untyped-def]
-    value, locations, attention = ctx.saved_tensors
-    grads = torch.ops.saccade.ms_deform_attn_backward(
-        grad_out, value, ctx.sides, locations, attention
-    )
-    return grads[0], None, grads[1], grads[2]
-
-
-def _refuse_second_gradients(ctx, *grads: Tensor):  # type: ignore[no-untyped-def]
-    raise NotImplementedError(
-        "ms_deform_attn was differentiated twice, which its kernels cannot; "
-        "call it with backend='reference', which can."
-    )
-
-
-# torch.library.custom_op would do the same in fewer lines, but import torch._dynamo, which takes
-# seconds, at the first call. The sides are h, w of the first level, h, w of the next and so on.
-_INPUTS = "Tensor value, SymInt[] sides, Tensor locations, Tensor attention"
-torch.library.define("saccade::ms_deform_attn", f"({_INPUTS}) -> Tensor")
-torch.library.define(
-    "saccade::ms_deform_attn_backward",
-    f"(Tensor grad_out, {_INPUTS}) -> (Tensor, Tensor, Tensor)",
-)
-torch.library.impl("saccade::ms_deform_attn", "cpu", _forward)
-torch.library.impl("saccade::ms_deform_attn_backward", "cpu", _backward)
-torch.library.register_fake("saccade::ms_deform_attn", _forward_shapes)
-torch.library.register_fake("saccade::ms_deform_attn_backward", _backward_shapes)
-torch.library.register_autograd("saccade::ms_deform_attn", _gradients, setup_context=_save_inputs)
-torch.library.register_autograd("saccade::ms_deform_attn_backward", _refuse_second_gradients)
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None

@@ -1,9 +1,9 @@
 """Multi-scale deformable attention in plain indexing: the oracle every backend is held to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -43,22 +43,87 @@ def ms_deform_attn_reference(
         The weighted sums, heads one after another, in the dtype of ``value``.
     """
     dtype = compute_dtype(value, sampling_locations, attention_weights)
-    num_images, num_queries, num_heads = sampling_locations.shape[:3]
-    image = torch.arange(num_images, device=value.device).view(-1, 1, 1, 1)
-    head = torch.arange(num_heads, device=value.device).view(1, 1, -1, 1)
-    tokens = value.to(dtype)
-    out = tokens.new_zeros(num_images, num_queries, num_heads, value.shape[3])
+    locations = sampling_locations.to(dtype).unbind(3)
+    attention = attention_weights.to(dtype).unbind(3)
+    levels = zip(spatial_shapes, locations, attention, strict=True)
+    return _sum_of_levels(value.to(dtype), levels, sampling_locations.shape[1]).to(value.dtype)
+
+
+def ms_deform_attn_fused_reference(
+    value: Float[Tensor, "B S M D"],
+    spatial_shapes: Sequence[tuple[int, int]],
+    reference_points: Float[Tensor, "B Q L R"],
+    sampling_offsets: Float[Tensor, "B Q M K 2"],
+    attention_logits: Float[Tensor, "B Q M K"],
+    points_per_level: Sequence[int],
+    box_scale: float = 0.5,
+) -> Float[Tensor, "B Q M*D"]:
+    """Equation 3 from what the linear maps give: see ``ms_deform_attn_fused``."""
+    tensors = (value, reference_points, sampling_offsets, attention_logits)
+    dtype = compute_dtype(*tensors)
+    tokens, references, offsets, logits = (tensor.to(dtype) for tensor in tensors)
+    points = list(points_per_level)
+    locations = (
+        level_locations(shape, reference, level_offsets, box_scale)
+        for shape, reference, level_offsets in zip(
+            spatial_shapes,
+            references.expand(-1, -1, len(points), -1).unbind(2),
+            offsets.split(points, 3),
+            strict=True,
+        )
+    )
+    levels = zip(spatial_shapes, locations, logits.softmax(-1).split(points, 3), strict=True)
+    return _sum_of_levels(tokens, levels, sampling_offsets.shape[1]).to(value.dtype)
+
+
+def level_locations(
+    shape: tuple[int, int],
+    references: Float[Tensor, "B Q R"],
+    offsets: Float[Tensor, "B Q M P 2"],
+    box_scale: float,
+) -> Float[Tensor, "B Q M P 2"]:
+    """Where one level is sampled: ``p_q + Δp`` as (x, y), fraction of the padded map.
+
+    An offset counts tokens of the level, ``shape`` of them (height, width), around a reference of
+    two numbers (x, y). Around a box (cx, cy, w, h) it counts ``box_scale / P`` of its sides.
+    Where the sum is not finite, neither term receives a gradient.
+    """
+    per_sample = references[:, :, None, None].expand(*offsets.shape[:-1], -1)
+    locations = _add_offsets(shape, per_sample.detach(), offsets.detach(), box_scale)
+    finite = locations.isfinite().all(-1, keepdim=True)
+    # Zeros in place of what is not finite: a NaN times a gradient of zero would still be NaN.
+    per_sample = torch.where(finite, per_sample, 0)
+    locations = _add_offsets(shape, per_sample, torch.where(finite, offsets, 0), box_scale)
+    return torch.where(finite, locations, torch.nan)
+
+
+def _add_offsets(
+    shape: tuple[int, int], references: Tensor, offsets: Tensor, box_scale: float
+) -> Tensor:
+    if references.shape[-1] == 2:
+        return references + offsets / offsets.new_tensor(shape[::-1])
+    share = box_scale / max(1, offsets.shape[-2])
+    return references[..., :2] + offsets * (references[..., 2:] * share)
+
+
+def _sum_of_levels(
+    tokens: Float[Tensor, "B S M D"],
+    levels: Iterable[tuple[tuple[int, int], Tensor, Tensor]],
+    num_queries: int,
+) -> Float[Tensor, "B Q M*D"]:
+    """Sum over the levels, each of them (shape, locations [B Q M P 2], attention [B Q M P])."""
+    num_images, _, num_heads, num_channels = tokens.shape
+    image = torch.arange(num_images, device=tokens.device).view(-1, 1, 1, 1)
+    head = torch.arange(num_heads, device=tokens.device).view(1, 1, -1, 1)
+    out = tokens.new_zeros(num_images, num_queries, num_heads, num_channels)
     start = 0
-    for level, (height, width) in enumerate(spatial_shapes):
-        size = torch.tensor([width, height], device=value.device, dtype=dtype)
-        pixel = sampling_locations[:, :, :, level].to(dtype) * size - 0.5
-        # False for NaN, infinity and all that lies too far out to touch the map, as -2 does.
-        reaches = ((pixel >= -1) & (pixel < size)).all(-1, keepdim=True)
+    for (height, width), locations, attention in levels:
+        pixel = locations * locations.new_tensor([width, height]) - 0.5
+        reaches = _reaches(pixel, height, width)
         pixel = torch.where(reaches, pixel, -2)
         near = pixel.detach().floor()
         far_share_x, far_share_y = (pixel - near).unbind(-1)
         left, top = near.long().unbind(-1)
-        attention = attention_weights[:, :, :, level].to(dtype)
         for row, share_y in ((top, 1 - far_share_y), (top + 1, far_share_y)):
             for column, share_x in ((left, 1 - far_share_x), (left + 1, far_share_x)):
                 inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
@@ -67,4 +132,12 @@ def ms_deform_attn_reference(
                 corner = torch.where(inside[..., None], tokens[image, token, head], 0)
                 out = out + ((share_x * share_y * attention)[..., None] * corner).sum(3)
         start += height * width
-    return out.flatten(2).to(value.dtype)
+    return out.flatten(2)
+
+
+def _reaches(
+    pixel: Float[Tensor, "B Q M P 2"], height: int, width: int
+) -> Bool[Tensor, "B Q M P 1"]:
+    """Whether a sample touches the map; False for NaN, infinity and all that is too far out."""
+    size = pixel.new_tensor([width, height])
+    return ((pixel >= -1) & (pixel < size)).all(-1, keepdim=True)

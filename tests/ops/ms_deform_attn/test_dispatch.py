@@ -55,7 +55,7 @@ def test_shapes_may_be_pairs_or_a_tensor(make_case):
         ),
         (
             {"backend": "cuda"},
-            "backend is 'cuda' but one of 'auto', 'reference', 'cpu' is expected; "
+            "backend is 'cuda' but one of 'auto', 'reference', 'cpu', 'triton' is expected; "
             "'auto' takes the fastest for the device.",
         ),
     ],
@@ -68,16 +68,24 @@ def test_errors_show_value_expectation_and_remedy(make_case, unchecked_shapes, c
 
 def test_a_device_without_kernels_is_said_once(monkeypatch):
     monkeypatch.setattr(dispatch, "_announced", set())
-    with pytest.warns(
-        UserWarning, match="no kernel for cuda and uses the slow backend 'reference'"
-    ):
-        assert dispatch._choose("auto", "cuda") == "reference"
+    with pytest.warns(UserWarning, match="'reference' on mps: there is no kernel for mps"):
+        assert dispatch._choose("auto", "mps") == "reference"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert dispatch._choose("auto", "cuda") == "reference"
+        assert dispatch._choose("auto", "mps") == "reference"
         assert dispatch._choose("reference", "mps") == "reference"
     with pytest.raises(ValueError, match="backend 'cpu' cannot read tensors on cuda"):
         dispatch._choose("cpu", "cuda")
+    with pytest.raises(ValueError, match="'triton' cannot be used: there is no kernel for mps"):
+        dispatch._choose("triton", "mps")
+
+
+def test_a_gpu_without_triton_says_why(monkeypatch):
+    monkeypatch.setattr(dispatch, "_announced", set())
+    assert dispatch._choose("auto", "cuda") == "triton"
+    monkeypatch.setattr(dispatch, "_has_triton", lambda: False)
+    with pytest.warns(UserWarning, match="on cuda: the package triton is not installed"):
+        assert dispatch._choose("auto", "cuda") == "reference"
 
 
 def test_auto_uses_the_kernels_on_the_cpu():
@@ -118,7 +126,7 @@ def test_shapes_are_known_without_data(make_case):
 def test_registration_holds_what_pytorch_asks_of_it(make_case):
     case = make_case(channels=4).with_gradients()
     sides = [side for shape in case.spatial_shapes for side in shape]
-    arguments = (case.value, sides, case.sampling_locations, case.attention_weights)
+    arguments = (case.value, sides, case.sampling_locations, case.attention_weights, "cpu")
     torch.library.opcheck(torch.ops.saccade.ms_deform_attn.default, arguments)
     detached = [x.detach() if isinstance(x, torch.Tensor) else x for x in arguments]
     grad_out = torch.ones(2, 13, 12)

@@ -1,0 +1,130 @@
+"""What the operator refuses, each time in one sentence: the value, what is expected, the remedy."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+Shapes = Sequence[tuple[int, int]]
+
+
+def check_plain(value: Tensor, shapes: Shapes, locations: Tensor, attention: Tensor) -> None:
+    """Raise ValueError unless the arguments of ``ms_deform_attn`` fit together."""
+    _check_value(value, shapes)
+    num_images, _, num_heads, _ = value.shape
+    if locations.ndim != 6 or locations.shape[-1] != 2:
+        raise ValueError(
+            f"sampling_locations has shape {_show(locations)} but [B, Q, M, L, P, 2] is expected; "
+            "the last dimension is (x, y)."
+        )
+    expected = (num_images, locations.shape[1], num_heads, len(shapes), locations.shape[4], 2)
+    if locations.shape != expected:
+        raise ValueError(
+            f"sampling_locations has shape {_show(locations)} but [B, Q, M, L, P, 2] = "
+            f"{list(expected)} is expected; B and M are those of value {_show(value)}, "
+            f"L = {len(shapes)} counts spatial_shapes."
+        )
+    if attention.shape != expected[:-1]:
+        raise ValueError(
+            f"attention_weights has shape {_show(attention)} but [B, Q, M, L, P] = "
+            f"{list(expected[:-1])} is expected, one weight for each sampling location; "
+            "unflatten the softmax over L*P into (L, P)."
+        )
+    _check_company(value, sampling_locations=locations, attention_weights=attention)
+
+
+def check_fused(
+    value: Tensor,
+    shapes: Shapes,
+    references: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    points: Sequence[int],
+) -> None:
+    """Raise ValueError unless the arguments of ``ms_deform_attn_fused`` fit together."""
+    _check_value(value, shapes)
+    num_images, _, num_heads, _ = value.shape
+    num_levels = len(shapes)
+    if offsets.ndim != 5 or offsets.shape[-1] != 2:
+        raise ValueError(
+            f"sampling_offsets has shape {_show(offsets)} but [B, Q, M, K, 2] is expected; "
+            "flatten levels and points into K, the last dimension is (x, y)."
+        )
+    if len(points) != num_levels or min(points, default=0) < 0:
+        raise ValueError(
+            f"points_per_level is {list(points)} but {num_levels} numbers of at least 0 are "
+            "expected, one for each of spatial_shapes."
+        )
+    expected = (num_images, offsets.shape[1], num_heads, sum(points), 2)
+    if offsets.shape != expected:
+        terms = " + ".join(map(str, points))
+        raise ValueError(
+            f"sampling_offsets has shape {_show(offsets)} but [B, Q, M, K, 2] = "
+            f"{list(expected)} is expected; B and M are those of value {_show(value)}, "
+            f"K = {terms} = {sum(points)} counts points_per_level."
+        )
+    if logits.shape != expected[:-1]:
+        raise ValueError(
+            f"attention_logits has shape {_show(logits)} but [B, Q, M, K] = "
+            f"{list(expected[:-1])} is expected, one for each of sampling_offsets."
+        )
+    numbers = (num_images, offsets.shape[1])
+    if (
+        references.ndim != 4
+        or references.shape[:2] != numbers
+        or references.shape[2] not in (1, num_levels)
+        or references.shape[3] not in (2, 4)
+    ):
+        raise ValueError(
+            f"reference_points has shape {_show(references)} but [B, Q, L, 2 or 4] = "
+            f"[{num_images}, {numbers[1]}, {num_levels} or 1, 2 or 4] is expected; "
+            "repeat a reference for every level by reference_points[:, :, None]."
+        )
+    _check_company(
+        value, reference_points=references, sampling_offsets=offsets, attention_logits=logits
+    )
+
+
+def default_points(offsets: Tensor, num_levels: int) -> list[int]:
+    """The same number of points for every level."""
+    num_samples = offsets.shape[3] if offsets.ndim > 3 else 0
+    if num_levels == 0 or num_samples % num_levels:
+        raise ValueError(
+            f"sampling_offsets has shape {_show(offsets)}, whose K = {num_samples} points are not "
+            f"a multiple of {num_levels} levels; say how many belong to each in points_per_level."
+        )
+    return [num_samples // num_levels] * num_levels
+
+
+def _check_value(value: Tensor, shapes: Shapes) -> None:
+    if value.ndim != 4:
+        raise ValueError(
+            f"value has shape {_show(value)} but 4 dimensions [B, S, M, D] are expected; "
+            "split its channels into heads, value.unflatten(-1, (M, D))."
+        )
+    terms = " + ".join(f"{height}x{width}" for height, width in shapes)
+    expected_tokens = sum(height * width for height, width in shapes)
+    if value.shape[1] != expected_tokens:
+        raise ValueError(
+            f"value has {value.shape[1]} tokens but spatial_shapes describe {terms} = "
+            f"{expected_tokens}; pass (height, width) of the maps you flattened, in that order."
+        )
+
+
+def _check_company(value: Tensor, **others: Tensor) -> None:
+    """All on one device, all of floating-point numbers."""
+    for name, tensor in others.items():
+        if tensor.device != value.device:
+            raise ValueError(
+                f"{name} is on {tensor.device} but value is on {value.device}; "
+                "move them to one device."
+            )
+    for name, tensor in {"value": value, **others}.items():
+        if not tensor.is_floating_point():
+            raise ValueError(
+                f"{name} is {tensor.dtype} but floating-point numbers are expected; "
+                "convert it, for example with .float()."
+            )
+
+
+def _show(tensor: Tensor) -> str:
+    return str(list(tensor.shape))
