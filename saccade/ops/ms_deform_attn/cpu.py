@@ -3,24 +3,271 @@
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .cpu_kernels import backward_kernel, forward_kernel
+from .cpu_backward import backward_kernel
+from .cpu_forward import forward_kernel
 from .reference import compute_dtype
 from .threads import run_tasks
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 _NUMBERS: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 # Wider heads are worked on in slices, since a row and its sums should fit in the registers.
 _WIDEST_ROW = 64
-_SAMPLES_PER_BLOCK = 256
+# Samples worked on together, of all levels or of one: their places and weights stay in the cache.
+_FORWARD_BLOCK, _BACKWARD_BLOCK = 1024, 256
 _FEWEST_QUERIES_PER_TASK, _MOST_QUERIES_PER_TASK = 32, 256
 # Below this many channel products threads cost more than they bring (about 0.2 ms of one core).
 _WORTH_THREADS = 2_000_000
+_TILE = 8
+
+
+class _Samples(NamedTuple):
+    """Where and how much to sample, in either form of the operator."""
+
+    shapes: tuple[tuple[int, int], ...]
+    points: tuple[int, ...]
+    positions: Tensor
+    """[B Q M K 2]: locations, or offsets from the references."""
+    attention: Tensor
+    """[B Q M K]: weights; logits in the forward of the fused form."""
+    references: Tensor | None
+    """[B Q L 2 or 4], or None if positions are locations."""
+    box_scale: float
+
+    @property
+    def reference_size(self) -> int:
+        return 0 if self.references is None else self.references.shape[-1]
+
+
+def forward(
+    value: Float[Tensor, "B S M D"],
+    spatial_shapes: Sequence[tuple[int, int]],
+    sampling_locations: Float[Tensor, "B Q M L P 2"],
+    attention_weights: Float[Tensor, "B Q M L P"],
+) -> Float[Tensor, "B Q M*D"]:
+    """As ``ms_deform_attn_reference``; arguments are taken to be consistent."""
+    return _forward(value, _plain(spatial_shapes, sampling_locations, attention_weights))
+
+
+def fused_forward(
+    value: Float[Tensor, "B S M D"],
+    spatial_shapes: Sequence[tuple[int, int]],
+    points_per_level: Sequence[int],
+    reference_points: Float[Tensor, "B Q L R"],
+    sampling_offsets: Float[Tensor, "B Q M K 2"],
+    attention_logits: Float[Tensor, "B Q M K"],
+    box_scale: float,
+) -> Float[Tensor, "B Q M*D"]:
+    """As ``ms_deform_attn_fused_reference``; arguments are taken to be consistent."""
+    samples = _Samples(
+        tuple(spatial_shapes),
+        tuple(points_per_level),
+        sampling_offsets,
+        attention_logits,
+        reference_points,
+        box_scale,
+    )
+    return _forward(value, samples)
+
+
+def backward(
+    grad_out: Float[Tensor, "B Q M*D"],
+    value: Float[Tensor, "B S M D"],
+    spatial_shapes: Sequence[tuple[int, int]],
+    sampling_locations: Float[Tensor, "B Q M L P 2"],
+    attention_weights: Float[Tensor, "B Q M L P"],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of value, locations and weights, each in the dtype of what it belongs to."""
+    samples = _plain(spatial_shapes, sampling_locations, attention_weights)
+    grad_value, grad_locations, grad_attention, _ = _backward(grad_out, value, samples)
+    return (
+        grad_value.to(value.dtype),
+        grad_locations.view(sampling_locations.shape).to(sampling_locations.dtype),
+        grad_attention.view(attention_weights.shape).to(attention_weights.dtype),
+    )
+
+
+def fused_backward(
+    grad_out: Float[Tensor, "B Q M*D"],
+    value: Float[Tensor, "B S M D"],
+    spatial_shapes: Sequence[tuple[int, int]],
+    points_per_level: Sequence[int],
+    reference_points: Float[Tensor, "B Q L R"],
+    sampling_offsets: Float[Tensor, "B Q M K 2"],
+    attention_logits: Float[Tensor, "B Q M K"],
+    box_scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of value, references, offsets and logits, in the dtypes of what they belong to."""
+    dtype = compute_dtype(value, reference_points, sampling_offsets, attention_logits)
+    attention = attention_logits.detach().to(dtype).softmax(-1)
+    samples = _Samples(
+        tuple(spatial_shapes),
+        tuple(points_per_level),
+        sampling_offsets,
+        attention,
+        reference_points,
+        box_scale,
+    )
+    grad_value, grad_offsets, grad_attention, grad_references = _backward(grad_out, value, samples)
+    grad_logits = grad_attention.mul_(attention)
+    grad_logits.addcmul_(attention, grad_logits.sum(-1, keepdim=True), value=-1)
+    return (
+        grad_value.to(value.dtype),
+        grad_references.sum(2).to(reference_points.dtype),
+        grad_offsets.to(sampling_offsets.dtype),
+        grad_logits.to(attention_logits.dtype),
+    )
+
+
+def _plain(
+    spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, attention: Tensor
+) -> _Samples:
+    num_levels, num_points = attention.shape[3:]
+    return _Samples(
+        tuple(spatial_shapes),
+        (num_points,) * num_levels,
+        locations.flatten(3, 4),
+        attention.flatten(3),
+        references=None,
+        box_scale=0.0,
+    )
+
+
+def _forward(value: Tensor, samples: _Samples) -> Tensor:
+    num_images, num_tokens, num_heads, num_channels = value.shape
+    _, num_queries, _, num_samples = samples.attention.shape
+    if samples.attention.numel() == 0:
+        return value.new_zeros(num_images, num_queries, num_heads * num_channels)
+    dtype = _compute_dtype(value, samples)
+    inputs = _prepared(dtype, value, samples.positions, samples.attention, samples.references)
+    value_at, positions_at, attention_at, references_at = map(_address, inputs)
+    out = torch.empty(num_images, num_queries, num_heads * num_channels, dtype=dtype)
+    out_at = out.data_ptr()
+    size = dtype.itemsize
+    head_bytes = num_channels * size
+    levels = _level_table(samples.shapes, samples.points, num_heads * head_bytes)
+    order = _query_order(samples.shapes, num_queries)
+    references_per_image = num_queries * len(samples.points) * samples.reference_size
+    block = _block(_FORWARD_BLOCK, num_samples)
+    num_threads = _useful_threads(samples.attention, num_channels)
+    # Some tasks for every thread, so that none ends much later than the others.
+    share = -(-num_images * num_queries // (4 * num_threads))
+    queries_per_task = min(_MOST_QUERIES_PER_TASK, max(_FEWEST_QUERIES_PER_TASK, share))
+
+    def work(b: int, start: int, d: int, slice_channels: int) -> None:
+        query = b * num_queries
+        sample = query * num_heads * num_samples
+        forward_kernel(_NUMBERS[dtype], slice_channels, samples.reference_size, block)(
+            value_at + b * num_tokens * num_heads * head_bytes + d * size,
+            positions_at + 2 * sample * size,
+            attention_at + sample * size,
+            references_at + b * references_per_image * size,
+            out_at + query * num_heads * head_bytes + d * size,
+            levels,
+            order,
+            start,
+            min(start + queries_per_task, num_queries),
+            num_heads,
+            num_samples,
+            head_bytes,
+            samples.box_scale,
+        )
+
+    tasks = (
+        functools.partial(work, b, start, *channels)
+        for b in range(num_images)
+        for start in range(0, num_queries, queries_per_task)
+        for channels in _channel_slices(num_channels)
+    )
+    run_tasks(tasks, num_threads)
+    return out.to(value.dtype)
+
+
+def _backward(
+    grad_out: Tensor, value: Tensor, samples: _Samples
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of value, positions, attention and, head by head, references.
+
+    Whoever works on (image, head, level) owns that part of all of them: nothing is shared, and the
+    result is bitwise the same for every number of threads.
+    """
+    dtype = _compute_dtype(value, samples)
+    num_images, num_tokens, num_heads, num_channels = value.shape
+    _, num_queries, _, num_samples = samples.attention.shape
+    num_levels = len(samples.points)
+    size_of_references = (num_images, num_queries, num_heads, num_levels, samples.reference_size)
+    shapes = (value.shape, samples.positions.shape, samples.attention.shape, size_of_references)
+    if samples.attention.numel() == 0 or value.numel() == 0:
+        first, second, third, fourth = (torch.zeros(shape, dtype=dtype) for shape in shapes)
+        return first, second, third, fourth
+    grad_value, grad_positions, grad_attention, grad_references = grads = [
+        torch.empty(shape, dtype=dtype) for shape in shapes
+    ]
+    inputs = _prepared(
+        dtype, grad_out, value, samples.positions, samples.attention, samples.references
+    )
+    grad_out_at, value_at, positions_at, attention_at, references_at = map(_address, inputs)
+    grad_value_at, grad_positions_at, grad_attention_at, grad_references_at = map(_address, grads)
+    size = dtype.itemsize
+    head_bytes = num_channels * size
+    levels = _level_table(samples.shapes, samples.points, num_heads * head_bytes).tolist()
+    order = _query_order(samples.shapes, num_queries)
+    block = _block(_BACKWARD_BLOCK, max(samples.points))
+
+    def work(level: int, b: int, m: int) -> None:
+        height, width, level_offset, first, num_points = levels[level]
+        rows = b * num_tokens * num_heads * head_bytes + level_offset + m * head_bytes
+        out_rows = (b * num_queries * num_heads + m) * head_bytes
+        sample = ((b * num_queries * num_heads + m) * num_samples + first) * size
+        reference = (b * num_queries * num_levels + level) * samples.reference_size * size
+        head_reference = ((b * num_queries * num_heads + m) * num_levels + level) * size
+        for d, slice_channels in _channel_slices(num_channels):
+            backward_kernel(_NUMBERS[dtype], slice_channels, samples.reference_size, block)(
+                grad_out_at + out_rows + d * size,
+                value_at + rows + d * size,
+                positions_at + 2 * sample,
+                attention_at + sample,
+                references_at + reference,
+                grad_value_at + rows + d * size,
+                grad_positions_at + 2 * sample,
+                grad_attention_at + sample,
+                grad_references_at + head_reference * samples.reference_size,
+                order,
+                num_heads,
+                num_levels,
+                num_samples,
+                num_points,
+                head_bytes,
+                height,
+                width,
+                samples.box_scale,
+                d > 0,
+            )
+
+    places = itertools.product(range(num_levels), range(num_images), range(num_heads))
+    tasks = (functools.partial(work, *place) for place in places)
+    run_tasks(tasks, _useful_threads(samples.attention, num_channels))
+    return grad_value, grad_positions, grad_attention, grad_references
+
+
+def _compute_dtype(value: Tensor, samples: _Samples) -> torch.dtype:
+    tensors = (value, samples.positions, samples.attention, samples.references)
+    return compute_dtype(*(x for x in tensors if x is not None))
+
+
+def _prepared(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None]:
+    return [x if x is None else x.detach().to(dtype).contiguous() for x in tensors]
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _channel_slices(num_channels: int) -> list[tuple[int, int]]:
@@ -34,134 +281,41 @@ def _useful_threads(attention: Tensor, num_channels: int) -> int:
     return torch.get_num_threads() if products >= _WORTH_THREADS else 1
 
 
-def _block(num_points: int) -> int:
+def _block(usual: int, num_samples: int) -> int:
     """How many samples to work on together; a constant, unless a query has more of them."""
-    return max(_SAMPLES_PER_BLOCK, 1 << (num_points - 1).bit_length())
+    return max(usual, 1 << max(0, num_samples - 1).bit_length())
 
 
 @functools.lru_cache(maxsize=64)
 def _level_table(
-    shapes: tuple[tuple[int, int], ...], step: int
-) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Height, width and offset of each level, ``step`` bytes a token."""
-    starts = itertools.accumulate((h * w for h, w in shapes[:-1]), initial=0)
-    return np.array([(h, w, n * step) for (h, w), n in zip(shapes, starts, strict=True)], np.int64)
+    shapes: tuple[tuple[int, int], ...], points: tuple[int, ...], step: int
+) -> Integers:
+    """Height, width, offset (``step`` bytes a token), first sample and points of each level."""
+    rows = []
+    token = sample = 0
+    for (height, width), num_points in zip(shapes, points, strict=True):
+        rows.append((height, width, token * step, sample, num_points))
+        token += height * width
+        sample += num_points
+    return np.array(rows, np.int64)
 
 
-def forward(
-    value: Float[Tensor, "B S M D"],
-    spatial_shapes: Sequence[tuple[int, int]],
-    sampling_locations: Float[Tensor, "B Q M L P 2"],
-    attention_weights: Float[Tensor, "B Q M L P"],
-) -> Float[Tensor, "B Q M*D"]:
-    """As ``ms_deform_attn_reference``; arguments are taken to be consistent."""
-    dtype = compute_dtype(value, sampling_locations, attention_weights)
-    num_images, num_tokens, num_heads, num_channels = value.shape
-    _, num_queries, _, num_levels, num_points = attention_weights.shape
-    if attention_weights.numel() == 0:
-        return value.new_zeros(num_images, num_queries, num_heads * num_channels)
-    inputs = [
-        x.detach().to(dtype).contiguous() for x in (value, sampling_locations, attention_weights)
-    ]
-    out = torch.empty(num_images, num_queries, num_heads * num_channels, dtype=dtype)
-    size = dtype.itemsize
-    head_bytes = num_channels * size
-    levels = _level_table(tuple(spatial_shapes), num_heads * head_bytes)
-    value_at, locations_at, attention_at = (x.data_ptr() for x in inputs)
-    number = _NUMBERS[dtype]
-    num_threads = _useful_threads(attention_weights, num_channels)
-    # Some tasks for every thread, so that none ends much later than the others.
-    share = -(-num_images * num_queries // (4 * num_threads))
-    queries_per_task = min(_MOST_QUERIES_PER_TASK, max(_FEWEST_QUERIES_PER_TASK, share))
+@functools.lru_cache(maxsize=64)
+def _query_order(shapes: tuple[tuple[int, int], ...], num_queries: int) -> Integers:
+    """In which order to work on the queries; it changes no output.
 
-    def work(b: int, start: int, d: int, slice_channels: int) -> None:
-        query = b * num_queries + start
-        sample = query * num_heads * num_levels * num_points
-        forward_kernel(number, slice_channels, _block(num_points))(
-            value_at + b * num_tokens * num_heads * head_bytes + d * size,
-            locations_at + 2 * sample * size,
-            attention_at + sample * size,
-            out.data_ptr() + query * num_heads * head_bytes + d * size,
-            levels,
-            min(queries_per_task, num_queries - start),
-            num_heads,
-            num_points,
-            head_bytes,
-        )
-
-    tasks = (
-        functools.partial(work, b, start, *channels)
-        for b in range(num_images)
-        for start in range(0, num_queries, queries_per_task)
-        for channels in _channel_slices(num_channels)
-    )
-    run_tasks(tasks, num_threads)
-    return out.to(value.dtype)
-
-
-def backward(
-    grad_out: Float[Tensor, "B Q M*D"],
-    value: Float[Tensor, "B S M D"],
-    spatial_shapes: Sequence[tuple[int, int]],
-    sampling_locations: Float[Tensor, "B Q M L P 2"],
-    attention_weights: Float[Tensor, "B Q M L P"],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights, each in the dtype of what it belongs to.
-
-    Whoever works on (image, head, level) owns that part of all three: nothing is shared, and the
-    result is bitwise the same for every number of threads.
+    As many queries as tokens are, in an encoder, the tokens: taken in square tiles of the map, they
+    sample overlapping places while these are in the cache.
     """
-    dtype = compute_dtype(value, sampling_locations, attention_weights)
-    num_images, num_tokens, num_heads, num_channels = value.shape
-    _, num_queries, _, num_levels, num_points = attention_weights.shape
-    if attention_weights.numel() == 0 or value.numel() == 0:
-        return (
-            value.new_zeros(value.shape),
-            sampling_locations.new_zeros(sampling_locations.shape),
-            attention_weights.new_zeros(attention_weights.shape),
-        )
-    tensors = (grad_out, value, sampling_locations, attention_weights)
-    inputs = [x.detach().to(dtype).contiguous() for x in tensors]
-    grad_value = torch.empty(value.shape, dtype=dtype)
-    grad_locations = torch.empty(sampling_locations.shape, dtype=dtype)
-    grad_attention = torch.empty(attention_weights.shape, dtype=dtype)
-    size = dtype.itemsize
-    head_bytes = num_channels * size
-    levels = _level_table(tuple(spatial_shapes), num_heads * head_bytes).tolist()
-    grad_out_at, value_at, locations_at, attention_at = (x.data_ptr() for x in inputs)
-    grad_value_at, grad_locations_at = grad_value.data_ptr(), grad_locations.data_ptr()
-    grad_attention_at = grad_attention.data_ptr()
-    number = _NUMBERS[dtype]
-
-    def work(level: int, b: int, m: int) -> None:
-        height, width, level_offset = levels[level]
-        rows = b * num_tokens * num_heads * head_bytes + level_offset + m * head_bytes
-        out_rows = (b * num_queries * num_heads + m) * head_bytes
-        sample = ((b * num_queries * num_heads + m) * num_levels + level) * num_points * size
-        for d, slice_channels in _channel_slices(num_channels):
-            backward_kernel(number, slice_channels, _block(num_points))(
-                grad_out_at + out_rows + d * size,
-                value_at + rows + d * size,
-                locations_at + 2 * sample,
-                attention_at + sample,
-                grad_value_at + rows + d * size,
-                grad_locations_at + 2 * sample,
-                grad_attention_at + sample,
-                num_queries,
-                num_heads,
-                num_levels,
-                num_points,
-                head_bytes,
-                height,
-                width,
-                d > 0,
-            )
-
-    places = itertools.product(range(num_levels), range(num_images), range(num_heads))
-    tasks = (functools.partial(work, *place) for place in places)
-    run_tasks(tasks, _useful_threads(attention_weights, num_channels))
-    return (
-        grad_value.to(value.dtype),
-        grad_locations.to(sampling_locations.dtype),
-        grad_attention.to(attention_weights.dtype),
-    )
+    if num_queries != sum(height * width for height, width in shapes):
+        return np.arange(num_queries)
+    tiles = []
+    token = 0
+    for height, width in shapes:
+        rows, columns = -(-height // _TILE), -(-width // _TILE)
+        tokens = np.full((rows * _TILE, columns * _TILE), -1)
+        tokens[:height, :width] = np.arange(token, token + height * width).reshape(height, width)
+        level = tokens.reshape(rows, _TILE, columns, _TILE).swapaxes(1, 2).ravel()
+        tiles.append(level[level >= 0])
+        token += height * width
+    return np.concatenate(tiles)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numba
 import numpy
@@ -16,7 +17,7 @@ from transformers.models.deformable_detr.modeling_deformable_detr import (
 )
 
 from saccade.ops import ms_deform_attn, ms_deform_attn_reference
-from saccade.ops.ms_deform_attn import cpu_kernels
+from saccade.ops.ms_deform_attn import cpu_compile
 
 NAMES = ("out", "grad_value", "grad_locations", "grad_weights")
 
@@ -247,9 +248,9 @@ out = ms_deform_attn(
 )
 assert out.tolist() == [[[1, 1, 1]]]
 assert "torch._dynamo" not in sys.modules  # takes seconds to import
-from saccade.ops.ms_deform_attn import cpu, cpu_kernels
+from saccade.ops.ms_deform_attn.cpu_forward import forward_kernel
 import numpy
-stats = cpu_kernels.forward_kernel(numpy.float32, 3, cpu._block(1)).stats
+stats = forward_kernel(numpy.float32, 3, 0, 1024).stats
 print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 
@@ -271,10 +272,17 @@ def test_no_folder_to_cache_in_is_no_error(monkeypatch):
     monkeypatch.setattr(numba.core.caching._CacheLocator, "ensure_cache_path", refuse)
     with pytest.raises(RuntimeError, match="no locator available"):
         numba.njit(cache=True)(relative_error)
-    kernel = cpu_kernels._compiled(lambda numbers: numbers.fill(3))
+    kernel = cpu_compile.compiled(lambda numbers: numbers.fill(3))
     numbers = numpy.zeros(2)
     kernel(numbers)
     assert numbers.tolist() == [3, 3]
+
+
+def test_a_change_of_shared_code_changes_what_the_cache_is_looked_up_by(monkeypatch):
+    before = cpu_compile.sources()
+    assert cpu_compile.sources() == before
+    monkeypatch.setattr(Path, "read_bytes", lambda self: b"changed")
+    assert cpu_compile.sources.__wrapped__() != before
 
 
 @pytest.mark.slow
