@@ -232,11 +232,26 @@ def list_presets(arguments: Sequence[str]) -> int:
     return 0
 
 
+def bench(arguments: Sequence[str]) -> int:
+    """`saccade bench`."""
+    from saccade.bench.arguments import BenchArguments
+
+    parsed = tyro.cli(BenchArguments, args=arguments, prog="saccade bench")
+    from rich.console import Console
+
+    from saccade.bench.op import run_op_benchmark
+
+    file = parsed.json or free_folder(Path("runs/bench")) / "op.json"
+    run_op_benchmark(parsed, ["saccade", "bench", *arguments], file, Console())
+    return 0
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "eval": evaluate,
     "predict": predict,
     "presets": list_presets,
+    "bench": bench,
 }
 
 USAGE = """\
@@ -246,6 +261,7 @@ usage: saccade COMMAND [options]
   eval      COCO's numbers of a detector on a dataset
   predict   find objects in images
   presets   list the named detectors
+  bench     measure multi-scale deformable attention beside grid_sample
 
 saccade COMMAND --help tells the options, with their units and defaults.
 """

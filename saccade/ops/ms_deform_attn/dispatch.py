@@ -202,7 +202,7 @@ def _sides(shapes: list[tuple[int, int]]) -> list[int]:
 def _autocast(*tensors: Tensor) -> list[Tensor]:
     """In the dtype of autocast where it is on, as torch does with the arguments of a matmul."""
     device = tensors[0].device.type
-    if not torch.is_autocast_enabled(device):
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return list(tensors)
     dtype = torch.get_autocast_dtype(device)
     return [x if x.dtype == torch.float64 else x.to(dtype) for x in tensors]
