@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saccade.ops import ms_deform_attn
+from saccade.ops import ms_deform_attn_fused
 from saccade.structures import Tokens
 
 
@@ -49,6 +49,10 @@ class DeformableAttention(nn.Module):
     ) -> Float[Tensor, "B Q C"]:
         """Attend from `query`, its position already added, to `memory`.
 
+        A query looks at ``p_q + Δp``. Its offsets ``Δp`` count tokens of each level when the
+        reference is a point, and shares of half the box per point when it is a box. How much each
+        sample counts, ``A``, is a softmax over levels and points.
+
         Args:
             query: What looks.
             references: ``p_q``: x, y or cx, cy, w, h, fraction of image.
@@ -57,36 +61,12 @@ class DeformableAttention(nn.Module):
         value = self.value_projection(memory.features)
         if memory.mask is not None:
             value = value.masked_fill(memory.mask[..., None], 0.0)
-        gathered = ms_deform_attn(
+        scale = memory.valid_ratios.repeat(1, 1, references.shape[-1] // 2)
+        gathered = ms_deform_attn_fused(
             value.unflatten(-1, (self.num_heads, -1)),
             memory.spatial_shapes,
-            self.sampling_locations(query, references, memory),
-            self.sampling_weights(query),
+            references[:, :, None] * scale[:, None],
+            self.sampling_offsets(query).unflatten(-1, (self.num_heads, -1, 2)),
+            self.attention_weights(query).unflatten(-1, (self.num_heads, -1)),
         )
         return self.output_projection(gathered)
-
-    def sampling_locations(
-        self, query: Float[Tensor, "B Q C"], references: Float[Tensor, "B Q _"], memory: Tokens
-    ) -> Float[Tensor, "B Q M L P 2"]:
-        """Where each query looks: ``p_q + Δp``, as x, y, fraction of padded map, in float32.
-
-        An offset is counted in tokens of its level when the reference is a point, and in shares
-        of half the box per point when it is a box.
-        """
-        offsets = self.sampling_offsets(query).to(references.dtype)
-        shape = (self.num_heads, self.num_levels, self.num_points, 2)
-        scale = memory.valid_ratios[:, None, None, :, None]
-        centres = references[:, :, None, None, None, :2] * scale
-        if references.shape[-1] == 2:
-            extents = [(width, height) for height, width in memory.spatial_shapes]
-            # Divided as one long row: a CPU is slow at broadcasting over the inner pairs.
-            divisor = offsets.new_tensor(extents)[:, None].expand(shape).flatten()
-            return centres + (offsets / divisor).unflatten(-1, shape)
-        sides = references[:, :, None, None, None, 2:] * scale
-        return centres + offsets.unflatten(-1, shape) * (sides * (0.5 / self.num_points))
-
-    def sampling_weights(self, query: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q M L P"]:
-        """How much each sample counts: ``A``, which sums to one over levels and points."""
-        logits = self.attention_weights(query).unflatten(-1, (self.num_heads, -1))
-        weights = logits.float().softmax(-1) if logits.dtype.itemsize < 4 else logits.softmax(-1)
-        return weights.unflatten(-1, (self.num_levels, self.num_points))

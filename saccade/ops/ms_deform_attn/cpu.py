@@ -20,8 +20,8 @@ Integers = np.ndarray[Any, np.dtype[np.int64]]
 _NUMBERS: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 # Wider heads are worked on in slices, since a row and its sums should fit in the registers.
 _WIDEST_ROW = 64
-# Samples worked on together, of all levels or of one: their places and weights stay in the cache.
-_FORWARD_BLOCK, _BACKWARD_BLOCK = 1024, 256
+# Samples of a level worked on together: their places and weights stay in the cache.
+_SAMPLES_PER_BLOCK = 256
 _FEWEST_QUERIES_PER_TASK, _MOST_QUERIES_PER_TASK = 32, 256
 # Below this many channel products threads cost more than they bring (about 0.2 ms of one core).
 _WORTH_THREADS = 2_000_000
@@ -155,7 +155,7 @@ def _forward(value: Tensor, samples: _Samples) -> Tensor:
     levels = _level_table(samples.shapes, samples.points, num_heads * head_bytes)
     order = _query_order(samples.shapes, num_queries)
     references_per_image = num_queries * len(samples.points) * samples.reference_size
-    block = _block(_FORWARD_BLOCK, num_samples)
+    block = _block(max(samples.points))
     num_threads = _useful_threads(samples.attention, num_channels)
     # Some tasks for every thread, so that none ends much later than the others.
     share = -(-num_images * num_queries // (4 * num_threads))
@@ -219,7 +219,7 @@ def _backward(
     head_bytes = num_channels * size
     levels = _level_table(samples.shapes, samples.points, num_heads * head_bytes).tolist()
     order = _query_order(samples.shapes, num_queries)
-    block = _block(_BACKWARD_BLOCK, max(samples.points))
+    block = _block(max(samples.points))
 
     def work(level: int, b: int, m: int) -> None:
         height, width, level_offset, first, num_points = levels[level]
@@ -281,9 +281,9 @@ def _useful_threads(attention: Tensor, num_channels: int) -> int:
     return torch.get_num_threads() if products >= _WORTH_THREADS else 1
 
 
-def _block(usual: int, num_samples: int) -> int:
+def _block(num_points: int) -> int:
     """How many samples to work on together; a constant, unless a query has more of them."""
-    return max(usual, 1 << max(0, num_samples - 1).bit_length())
+    return max(_SAMPLES_PER_BLOCK, 1 << (num_points - 1).bit_length())
 
 
 @functools.lru_cache(maxsize=64)

@@ -2,7 +2,7 @@
 
 Shape legend:
     b image, q query, i query of a block, m head, l level, p point, t token of a level,
-    n number of queries of a block, d channel of a head.
+    k sample of a block: the points of its queries, d channel of a head.
 
 The work on one image, head and level owns that part of every gradient: nothing is shared between
 threads, and every sum has one order.
@@ -15,70 +15,40 @@ import numpy as np
 from numba.extending import register_jitable
 
 from .cpu_compile import Kernel, compiled, sources
-from .cpu_rows import add_to_row, aligned, four_dots, load, prefetch, store, zero_row
-from .cpu_samples import place, read_frame, read_samples, write_samples
+from .cpu_rows import add_to_row, aligned, four_dots, load, store, zero_row
+from .cpu_samples import ATTENTION, ROWS, WEIGHTS, X, Y, frame, place, prefetch_lines
 
 
 @register_jitable
 @no_type_check
-def _pixel_gradients(shares_x, shares_y, attention, dots):
+def _pixel_gradients(samples, dots, num_samples):
     """From the products of the corners with the gradient of the output, for each sample.
 
     In place: the shares of the corners become the gradients of the sample's pixel coordinates,
     the attention becomes its own gradient.
     """
-    for k in range(len(shares_x)):
-        x = shares_x[k]
-        y = shares_y[k]
+    for k in range(num_samples):
+        x = samples[X, k]
+        y = samples[Y, k]
+        attention = samples[ATTENTION, k]
         across = dots[k, 1] - dots[k, 0]
         across += y * (dots[k, 3] - dots[k, 2] - across)
         down = dots[k, 2] - dots[k, 0]
         left = dots[k, 0] + y * down
         down += x * (dots[k, 3] - dots[k, 1] - down)
         # Zero also where the attention is not finite: such a sample may not have touched the map.
-        shares_x[k] = attention[k] * across if across != 0 else across
-        shares_y[k] = attention[k] * down if down != 0 else down
-        attention[k] = left + x * across
+        samples[X, k] = attention * across if across != 0 else across
+        samples[Y, k] = attention * down if down != 0 else down
+        samples[ATTENTION, k] = left + x * across
 
 
 @register_jitable
 @no_type_check
-def _add_up_references(
-    gradients, pixel_xs, pixel_ys, offset_xs, offset_ys, queries, stride, frame, further
-):
-    """Gradients of the references of a block, summed over the points, to the address given.
-
-    ``frame`` is height and width of the level and the share of a box's side in a unit of offset,
-    or zero of it if references are points.
-    """
-    number = pixel_xs.dtype.type
-    size = pixel_xs.itemsize
-    high, wide, share = frame
-    n = len(queries)
-    for i in range(n):
-        sums = (number(0), number(0), number(0), number(0))
-        for k in range(i, len(pixel_xs), n):
-            x = pixel_xs[k] * wide
-            y = pixel_ys[k] * high
-            across = x * offset_xs[k] * share if x != 0 else x
-            down = y * offset_ys[k] * share if y != 0 else y
-            sums = (sums[0] + x, sums[1] + y, sums[2] + across, sums[3] + down)
-        target = gradients + queries[i] * stride * size
-        for r in range(4 if share != 0 else 2):
-            total = sums[r]
-            if further:
-                total += load(number(0), target + r * size)
-            store(target + r * size, total)
-
-
-@register_jitable
-@no_type_check
-def _scale_gradients(xs, scale, n):
-    """From the gradients of pixel coordinates to those of positions; zero stays zero."""
-    for p in range(len(xs) // n):
-        for i in range(n):
-            k = p * n + i
-            xs[k] = xs[k] * scale[i] if xs[k] != 0 else xs[k]
+def _write(address, number, further):
+    """Write to ``address``, or, if ``further``, add to what is there."""
+    if further:
+        number += load(number, address)
+    store(address, number)
 
 
 @functools.cache
@@ -121,22 +91,17 @@ def backward_kernel(
         """
         _ = stamp
         zero = zero_row(number, num_channels)
-        xs = np.empty(block, number)
-        ys = np.empty(block, number)
-        offset_xs = np.empty(block, number)
-        offset_ys = np.empty(block, number)
-        shares = np.empty(block, number)
-        offsets = np.empty(4 * block, np.int64)
-        weights = np.empty(4 * block, number)
+        samples = np.empty((ROWS, block), number)
+        offsets = np.empty((4, block), np.int64)
         dots = np.empty((block, 4), number)
-        most = block // max(1, num_points)
-        origin = np.empty((2, most), number)
-        scale = np.empty((2, most), number)
-        stride = num_heads * num_samples
+        none = number(0)
+        high = number(height)
+        wide = number(width)
+        share = number(box_scale / max(1, num_points))
+        stride = num_heads * num_samples * size
         step = num_heads * head_bytes
         num_tokens = height * width
-        num_queries = len(order)
-        share = number(box_scale / max(1, num_points)) if reference_size == 4 else number(0)
+        queries_per_block = block // max(1, num_points)
 
         # Each token's value and gradient side by side, and one pair for all corners outside: rows
         # of one head are far apart in memory, here they share pages and leave none unused.
@@ -149,59 +114,48 @@ def backward_kernel(
         store(base + 2 * num_tokens * row_bytes, zero)
         store(base + (2 * num_tokens + 1) * row_bytes, zero)
 
-        for begin in range(0, num_queries, most):
-            end = min(begin + most, num_queries)
-            queries = order[begin:end]
-            following = order[end : min(end + most, num_queries)]
-            n = end - begin
-            part = slice(0, num_points * n)
-            read_samples(
-                xs, ys, shares, positions, attention, queries, following, stride, num_points
-            )
-            read_frame(
-                origin,
-                scale,
-                references,
-                num_levels * reference_size,
-                queries,
-                number(height),
-                number(width),
-                share,
-                reference_size,
-            )
-            if reference_size == 4:
-                offset_xs[part] = xs[part]
-                offset_ys[part] = ys[part]
+        for begin in range(0, len(order), queries_per_block):
+            queries = order[begin : begin + queries_per_block]
+            num_block_samples = len(queries) * num_points
+            for i in range(len(queries)):
+                q = queries[i]
+                reference = references + q * num_levels * reference_size * size
+                x, y, unit_x, unit_y = frame(
+                    number, reference, size, high, wide, share, reference_size
+                )
+                for p in range(num_points):
+                    k = i * num_points + p
+                    sample = q * stride + p * size
+                    position = positions + 2 * sample
+                    samples[X, k] = x + unit_x * load(none, position)
+                    samples[Y, k] = y + unit_y * load(none, position + size)
+                    samples[ATTENTION, k] = load(none, attention + sample)
             place(
-                xs[part],
-                ys[part],
-                shares[part],
-                origin,
-                scale,
+                samples,
                 offsets,
-                weights,
-                n,
+                num_block_samples,
                 height,
                 width,
                 2 * row_bytes,
                 2 * num_tokens * row_bytes,
             )
-            corner = num_points * n
-            for i in range(n):
+            # A level's samples are far apart: waiting for them would take half of the time.
+            for i in range(len(queries)):
                 # A level's samples are far apart: waiting for them would take half of the time.
-                sample = queries[i] * stride * size
-                prefetch(grad_positions + 2 * sample)
-                prefetch(grad_attention + sample)
-                if i < len(following):
-                    prefetch(grad_out + following[i] * step)
-                    prefetch(grad_out + following[i] * step + 64)
-                grad_row = load(zero, grad_out + queries[i] * step)
+                here = queries[i]
+                ahead = order[min(begin + queries_per_block + i, len(order) - 1)]
+                prefetch_lines(positions + 2 * ahead * stride, 2 * num_points * size)
+                prefetch_lines(attention + ahead * stride, num_points * size)
+                prefetch_lines(grad_positions + 2 * here * stride, 2 * num_points * size)
+                prefetch_lines(grad_attention + here * stride, num_points * size)
+                prefetch_lines(grad_out + ahead * step, row_bytes)
+                grad_row = load(zero, grad_out + here * step)
                 for p in range(num_points):
-                    k = p * n + i
-                    upper_left = base + offsets[k]
-                    upper_right = base + offsets[corner + k]
-                    lower_left = base + offsets[2 * corner + k]
-                    lower_right = base + offsets[3 * corner + k]
+                    k = i * num_points + p
+                    upper_left = base + offsets[0, k]
+                    upper_right = base + offsets[1, k]
+                    lower_left = base + offsets[2, k]
+                    lower_right = base + offsets[3, k]
                     products = four_dots(
                         load(zero, upper_left),
                         load(zero, upper_right),
@@ -210,36 +164,49 @@ def backward_kernel(
                         grad_row,
                     )
                     store(np.int64(dots.ctypes.data) + 4 * k * size, products)
-                    add_to_row(upper_left + row_bytes, weights[k], grad_row)
-                    add_to_row(upper_right + row_bytes, weights[corner + k], grad_row)
-                    add_to_row(lower_left + row_bytes, weights[2 * corner + k], grad_row)
-                    add_to_row(lower_right + row_bytes, weights[3 * corner + k], grad_row)
-            _pixel_gradients(xs[part], ys[part], shares[part], dots)
-            if reference_size > 0:
-                _add_up_references(
-                    grad_references,
-                    xs[part],
-                    ys[part],
-                    offset_xs[part],
-                    offset_ys[part],
-                    queries,
-                    num_heads * num_levels * reference_size,
-                    (number(height), number(width), share),
-                    further,
+                    add_to_row(upper_left + row_bytes, samples[WEIGHTS, k], grad_row)
+                    add_to_row(upper_right + row_bytes, samples[WEIGHTS + 1, k], grad_row)
+                    add_to_row(lower_left + row_bytes, samples[WEIGHTS + 2, k], grad_row)
+                    add_to_row(lower_right + row_bytes, samples[WEIGHTS + 3, k], grad_row)
+            _pixel_gradients(samples, dots, num_block_samples)
+            for i in range(len(queries)):
+                q = queries[i]
+                reference = references + q * num_levels * reference_size * size
+                x, y, unit_x, unit_y = frame(
+                    number, reference, size, high, wide, share, reference_size
                 )
-            _scale_gradients(xs[part], scale[0], n)
-            _scale_gradients(ys[part], scale[1], n)
-            write_samples(
-                xs,
-                ys,
-                shares,
-                grad_positions,
-                grad_attention,
-                queries,
-                stride,
-                num_points,
-                further,
-            )
+                centre_x = centre_y = box_width = box_height = none
+                for p in range(num_points):
+                    k = i * num_points + p
+                    sample = q * stride + p * size
+                    across = samples[X, k]
+                    down = samples[Y, k]
+                    # Zero stays zero, even if what it is multiplied with is not finite.
+                    _write(
+                        grad_positions + 2 * sample,
+                        across * unit_x if across != 0 else across,
+                        further,
+                    )
+                    _write(
+                        grad_positions + 2 * sample + size,
+                        down * unit_y if down != 0 else down,
+                        further,
+                    )
+                    _write(grad_attention + sample, samples[ATTENTION, k], further)
+                    centre_x += across * wide
+                    centre_y += down * high
+                    if reference_size == 4:
+                        offset = load(none, positions + 2 * sample)
+                        box_width += across * wide * share * offset if across != 0 else across
+                        offset = load(none, positions + 2 * sample + size)
+                        box_height += down * high * share * offset if down != 0 else down
+                target = grad_references + q * num_heads * num_levels * reference_size * size
+                if reference_size > 0:
+                    _write(target, centre_x, further)
+                    _write(target + size, centre_y, further)
+                if reference_size == 4:
+                    _write(target + 2 * size, box_width, further)
+                    _write(target + 3 * size, box_height, further)
 
         for t in range(num_tokens):
             # Not base: numba frees an array after its last mention, whoever knows its address.

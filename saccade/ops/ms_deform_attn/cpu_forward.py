@@ -1,8 +1,8 @@
 """The compiled forward of the CPU backend, of both forms of the operator.
 
 Shape legend:
-    b image, q query, i query of a block, m head, l level, p point, k sample (all levels),
-    n number of queries of a block, d channel of a head.
+    b image, q query, i query of a block, m head, l level, p point, d channel of a head,
+    k sample of a block: the points of its queries, for one head and one level.
 
 The unit of memory is a *row*, the channels of one token and head. Corners outside the map read a
 row of zeros kept for them: neither a branch nor a product with zero, which a NaN would survive.
@@ -15,7 +15,18 @@ import numpy as np
 
 from .cpu_compile import Kernel, compiled, sources
 from .cpu_rows import add_rows, add_scaled, load, store, zero_row
-from .cpu_samples import place, read_frame, read_samples, softmax
+from .cpu_samples import (
+    ATTENTION,
+    ROWS,
+    WEIGHTS,
+    X,
+    Y,
+    frame,
+    place,
+    prefetch_lines,
+    read_attention,
+    softmax,
+)
 
 
 @functools.cache
@@ -54,80 +65,71 @@ def forward_kernel(
         _ = stamp
         zero = zero_row(number, num_channels)
         outside = np.zeros(num_channels, number)
-        xs = np.empty(block, number)
-        ys = np.empty(block, number)
-        shares = np.empty(block, number)
-        offsets = np.empty(4 * block, np.int64)
-        weights = np.empty(4 * block, number)
-        most = block // num_samples
-        origin = np.empty((2, most), number)
-        scale = np.empty((2, most), number)
+        samples = np.empty((ROWS, block), number)
+        offsets = np.empty((4, block), np.int64)
+        most_points = 0
+        for level in range(levels.shape[0]):
+            most_points = max(most_points, levels[level, 4])
+        queries_per_block = block // most_points
+        shares = np.empty((num_samples, queries_per_block), number)
         num_levels = levels.shape[0]
+        stride = num_heads * num_samples * size
         step = num_heads * head_bytes
         for m in range(num_heads):
             sample = m * num_samples * size
-            for begin in range(start, stop, most):
-                end = min(begin + most, stop)
+            for begin in range(start, stop, queries_per_block):
+                end = min(begin + queries_per_block, stop)
                 queries = order[begin:end]
-                n = end - begin
-                read_samples(
-                    xs,
-                    ys,
-                    shares,
-                    positions + 2 * sample,
-                    attention + sample,
-                    queries,
-                    order[end : min(end + most, stop)],
-                    num_heads * num_samples,
-                    num_samples,
-                )
+                read_attention(shares, attention + sample, queries, num_heads * num_samples)
                 if reference_size > 0:
-                    softmax(shares, origin[0], scale[0], n, num_samples)
+                    softmax(shares, samples[X], samples[Y], len(queries))
                 for level in range(num_levels):
                     height, width, level_offset, first, num_points = levels[level]
-                    read_frame(
-                        origin,
-                        scale,
-                        references + level * reference_size * size,
-                        num_levels * reference_size,
-                        queries,
-                        number(height),
-                        number(width),
-                        number(box_scale / max(1, num_points)),
-                        reference_size,
-                    )
-                    part = slice(first * n, (first + num_points) * n)
+                    share = number(box_scale / max(1, num_points))
+                    for i in range(len(queries)):
+                        q = queries[i]
+                        reference = references + (q * num_levels + level) * reference_size * size
+                        x, y, unit_x, unit_y = frame(
+                            number,
+                            reference,
+                            size,
+                            number(height),
+                            number(width),
+                            share,
+                            reference_size,
+                        )
+                        source = positions + 2 * (sample + first * size + q * stride)
+                        for p in range(num_points):
+                            k = i * num_points + p
+                            position = load(number(0), source + 2 * p * size)
+                            samples[X, k] = x + unit_x * position
+                            position = load(number(0), source + (2 * p + 1) * size)
+                            samples[Y, k] = y + unit_y * position
+                            samples[ATTENTION, k] = shares[first + p, i]
                     base = value + m * head_bytes + level_offset
-                    place(
-                        xs[part],
-                        ys[part],
-                        shares[part],
-                        origin,
-                        scale,
-                        offsets,
-                        weights,
-                        n,
-                        height,
-                        width,
-                        step,
-                        np.int64(outside.ctypes.data) - base,
-                    )
-                    corner = num_points * n
-                    for i in range(n):
+                    nowhere = np.int64(outside.ctypes.data) - base
+                    place(samples, offsets, len(queries) * num_points, height, width, step, nowhere)
+                    for i in range(len(queries)):
+                        ahead = order[min(end + i, stop - 1)] * stride + sample
+                        if level == 0:
+                            prefetch_lines(attention + ahead, num_samples * size)
+                        prefetch_lines(
+                            positions + 2 * (ahead + first * size), 2 * num_points * size
+                        )
                         target = out + m * head_bytes + queries[i] * step
                         # Two sums, since one would wait for each addition before the next.
                         upper = load(zero, target) if level > 0 else zero
                         lower = zero
                         for p in range(num_points):
-                            k = p * n + i
-                            row = load(zero, base + offsets[k])
-                            upper = add_scaled(upper, weights[k], row)
-                            row = load(zero, base + offsets[corner + k])
-                            upper = add_scaled(upper, weights[corner + k], row)
-                            row = load(zero, base + offsets[2 * corner + k])
-                            lower = add_scaled(lower, weights[2 * corner + k], row)
-                            row = load(zero, base + offsets[3 * corner + k])
-                            lower = add_scaled(lower, weights[3 * corner + k], row)
+                            k = i * num_points + p
+                            row = load(zero, base + offsets[0, k])
+                            upper = add_scaled(upper, samples[WEIGHTS, k], row)
+                            row = load(zero, base + offsets[1, k])
+                            upper = add_scaled(upper, samples[WEIGHTS + 1, k], row)
+                            row = load(zero, base + offsets[2, k])
+                            lower = add_scaled(lower, samples[WEIGHTS + 2, k], row)
+                            row = load(zero, base + offsets[3, k])
+                            lower = add_scaled(lower, samples[WEIGHTS + 3, k], row)
                         store(target, add_rows(upper, lower))
 
     return compiled(forward)

@@ -1,11 +1,10 @@
-"""What the CPU kernels do with blocks of samples before they touch a row.
+"""What the CPU kernels do with blocks of samples before and after they touch a row.
 
 Shape legend:
-    q query, i query of a block, p point of a level, k sample of a query and head (all levels),
-    n number of queries of a block.
+    q query, i query of a block, p point of a level, k sample of a block: the points of its
+    queries, for one head and one level.
 
-A block holds the samples of some queries and one head, those of all queries at one point side by
-side: sample k of query i is number ``k * n + i``. Loops over it become vector instructions.
+Loops over k become vector instructions; hence the scratch memory, a row for each quantity.
 """
 
 from typing import no_type_check
@@ -13,58 +12,52 @@ from typing import no_type_check
 import numpy as np
 from numba.extending import register_jitable
 
-from .cpu_rows import bits_as_float, load, prefetch, store
+from .cpu_rows import bits_as_float, load, prefetch
 
-# 2**-126, the smallest float32 whose exponent can be written down directly.
+# Rows of the scratch memory.
+X, Y, ATTENTION, WEIGHTS = range(4)
+ROWS = WEIGHTS + 4
+# The smallest power of e whose exponent of two float32 can write down directly.
 _LEAST_EXPONENT = -87.3
 
 
 @register_jitable
 @no_type_check
-def read_samples(xs, ys, attention, positions_at, attention_at, queries, following, stride, points):
-    """Copy the positions and attention of a block, whose first sample is at the two addresses.
-
-    ``stride`` samples lie between queries. The block that comes next is asked for.
-    """
-    number = xs.dtype.type
-    size = xs.itemsize
-    n = len(queries)
-    for i in range(n):
-        sample = queries[i] * stride * size
-        for p in range(points):
-            k = p * n + i
-            xs[k] = load(number(0), positions_at + 2 * (sample + p * size))
-            ys[k] = load(number(0), positions_at + 2 * (sample + p * size) + size)
-            attention[k] = load(number(0), attention_at + sample + p * size)
-    for i in range(len(following)):
-        sample = following[i] * stride * size
-        for line in range(0, 2 * points * size, 64):
-            prefetch(positions_at + 2 * sample + line)
-        for line in range(0, points * size, 64):
-            prefetch(attention_at + sample + line)
+def read_attention(attention, address, queries, stride):
+    """Copy a head's attention to [samples, queries]; ``stride`` numbers lie between queries."""
+    number = attention.dtype.type
+    for i in range(len(queries)):
+        source = address + queries[i] * stride * attention.itemsize
+        for p in range(attention.shape[0]):
+            attention[p, i] = load(number(0), source + p * attention.itemsize)
 
 
 @register_jitable
 @no_type_check
-def write_samples(xs, ys, attention, positions_at, attention_at, queries, stride, points, further):
-    """The reverse of ``read_samples``, or, if ``further``, its sum with what is there."""
-    number = xs.dtype.type
-    size = xs.itemsize
-    n = len(queries)
-    for i in range(n):
-        sample = queries[i] * stride * size
-        for p in range(points):
-            k = p * n + i
-            x = xs[k]
-            y = ys[k]
-            a = attention[k]
-            if further:
-                x += load(number(0), positions_at + 2 * (sample + p * size))
-                y += load(number(0), positions_at + 2 * (sample + p * size) + size)
-                a += load(number(0), attention_at + sample + p * size)
-            store(positions_at + 2 * (sample + p * size), x)
-            store(positions_at + 2 * (sample + p * size) + size, y)
-            store(attention_at + sample + p * size, a)
+def prefetch_lines(address, num_bytes):
+    """Ask for the cache lines that hold so many bytes."""
+    for line in range(0, num_bytes, 64):
+        prefetch(address + line)
+
+
+@register_jitable
+@no_type_check
+def frame(number, reference, size, high, wide, share, reference_size):
+    """(x, y, width, height) such that pixel coordinates are ``x + width * position`` and so on.
+
+    Positions are locations if there are no references (``reference_size`` 0), else offsets from
+    the point (2) or box (4) at the address ``reference``, in units of a ``share`` of its sides.
+    """
+    half = number(0.5)
+    if reference_size == 0:
+        return -half, -half, wide, high
+    x = load(half, reference) * wide - half
+    y = load(half, reference + size) * high - half
+    if reference_size == 2:
+        return x, y, number(1), number(1)
+    width = load(half, reference + 2 * size) * share * wide
+    height = load(half, reference + 3 * size) * share * high
+    return x, y, width, height
 
 
 @register_jitable
@@ -96,68 +89,40 @@ def exponential(x):
 
 @register_jitable
 @no_type_check
-def softmax(logits, largest, total, n, num_samples):
-    """In place, over the samples of each of the ``n`` queries of a block."""
+def softmax(logits, largest, total, num_queries):
+    """In place, over the samples of each query; [samples, queries] and two rows of scratch."""
     number = logits.dtype.type
-    largest[:n] = number(-np.inf)
-    total[:n] = number(0)
-    for k in range(num_samples):
-        for i in range(n):
-            x = logits[k * n + i]
+    for i in range(num_queries):
+        largest[i] = number(-np.inf)
+        total[i] = number(0)
+    for k in range(logits.shape[0]):
+        for i in range(num_queries):
+            x = logits[k, i]
             largest[i] = largest[i] if largest[i] > x else x
-    for k in range(num_samples):
-        for i in range(n):
-            x = logits[k * n + i] - largest[i]
+    for k in range(logits.shape[0]):
+        for i in range(num_queries):
+            x = logits[k, i] - largest[i]
             # float64 has a library function that is exact, float32 one that is fast.
             e = np.exp(x) if logits.itemsize == 8 else exponential(x)
-            logits[k * n + i] = e
+            logits[k, i] = e
             total[i] += e
-    for i in range(n):
+    for i in range(num_queries):
         total[i] = number(1) / total[i]
-    for k in range(num_samples):
-        for i in range(n):
-            logits[k * n + i] *= total[i]
+    for k in range(logits.shape[0]):
+        for i in range(num_queries):
+            logits[k, i] *= total[i]
 
 
 @register_jitable
 @no_type_check
-def read_frame(origin, scale, references_at, stride, queries, high, wide, share, reference_size):
-    """Where pixel coordinates start and what one unit of a position is worth, for each query.
-
-    ``pixel = origin + scale * position``, in x and y. Positions are locations if there are no
-    references (``reference_size`` 0), else offsets from points (2) or boxes (4), of whose half
-    sides, say, a unit is a ``share``. ``stride`` numbers lie between the references of queries.
-    """
-    number = origin.dtype.type
-    size = origin.itemsize
-    half = number(0.5)
-    for i in range(len(queries)):
-        reference = references_at + queries[i] * stride * size
-        if reference_size == 0:
-            origin[0, i] = -half
-            origin[1, i] = -half
-            scale[0, i] = wide
-            scale[1, i] = high
-        else:
-            origin[0, i] = load(half, reference) * wide - half
-            origin[1, i] = load(half, reference + size) * high - half
-            scale[0, i] = number(1)
-            scale[1, i] = number(1)
-        if reference_size == 4:
-            scale[0, i] = load(half, reference + 2 * size) * share * wide
-            scale[1, i] = load(half, reference + 3 * size) * share * high
-
-
-@register_jitable
-@no_type_check
-def place(xs, ys, attention, origin, scale, offsets, weights, n, height, width, step, nowhere):
-    """Where each sample of a level reads: the offsets of its four corners, and their weights.
+def place(samples, offsets, num_samples, height, width, step, nowhere):
+    """Where each sample reads: the offsets of its four corners, and their weights.
 
     ``step`` leads from a token's row to that of its right neighbour, ``nowhere`` from the level's
-    first row to the one that stands for all corners outside. Positions become the shares of the
-    right and lower corners.
+    first row to the one that stands for all corners outside. Pixel coordinates become the shares
+    of the right and lower corners.
     """
-    number = xs.dtype.type
+    number = samples.dtype.type
     high = number(height)
     wide = number(width)
     one = number(1)
@@ -165,36 +130,33 @@ def place(xs, ys, attention, origin, scale, offsets, weights, n, height, width, 
     # Products of 32-bit numbers, which vector units multiply faster.
     wide_integer = np.int32(width)
     step_integer = np.int64(np.int32(step))
-    num_samples = len(xs)
-    for p in range(num_samples // n):
-        for i in range(n):
-            k = p * n + i
-            x = origin[0, i] + xs[k] * scale[0, i]
-            y = origin[1, i] + ys[k] * scale[1, i]
-            # False for NaN, too; only where it is true is the conversion to an integer defined.
-            reaches = (x >= -one) & (x < wide) & (y >= -one) & (y < high)
-            x = x if reaches else number(-2)
-            y = y if reaches else number(-2)
-            left = np.floor(x)
-            top = np.floor(y)
-            has_left = left >= number(0)
-            has_top = top >= number(0)
-            has_right = (left >= -one) & (left < wide - one)
-            has_bottom = (top >= -one) & (top < high - one)
-            token = np.int32(np.int32(top) * wide_integer + np.int32(left))
-            at = np.int64(token) * step_integer
-            below = at + row_step
-            offsets[k] = at if has_top & has_left else nowhere
-            offsets[num_samples + k] = at + step if has_top & has_right else nowhere
-            offsets[2 * num_samples + k] = below if has_bottom & has_left else nowhere
-            offsets[3 * num_samples + k] = below + step if has_bottom & has_right else nowhere
-            share_x = x - left
-            share_y = y - top
-            xs[k] = share_x
-            ys[k] = share_y
-            upper = (one - share_y) * attention[k]
-            lower = share_y * attention[k]
-            weights[k] = upper * (one - share_x)
-            weights[num_samples + k] = upper * share_x
-            weights[2 * num_samples + k] = lower * (one - share_x)
-            weights[3 * num_samples + k] = lower * share_x
+    for k in range(num_samples):
+        x = samples[X, k]
+        y = samples[Y, k]
+        # False for NaN, too; only where it is true is the conversion to an integer defined.
+        reaches = (x >= -one) & (x < wide) & (y >= -one) & (y < high)
+        x = x if reaches else number(-2)
+        y = y if reaches else number(-2)
+        left = np.floor(x)
+        top = np.floor(y)
+        has_left = left >= number(0)
+        has_top = top >= number(0)
+        has_right = (left >= -one) & (left < wide - one)
+        has_bottom = (top >= -one) & (top < high - one)
+        token = np.int32(np.int32(top) * wide_integer + np.int32(left))
+        at = np.int64(token) * step_integer
+        below = at + row_step
+        offsets[0, k] = at if has_top & has_left else nowhere
+        offsets[1, k] = at + step if has_top & has_right else nowhere
+        offsets[2, k] = below if has_bottom & has_left else nowhere
+        offsets[3, k] = below + step if has_bottom & has_right else nowhere
+        share_x = x - left
+        share_y = y - top
+        samples[X, k] = share_x
+        samples[Y, k] = share_y
+        upper = (one - share_y) * samples[ATTENTION, k]
+        lower = share_y * samples[ATTENTION, k]
+        samples[WEIGHTS, k] = upper * (one - share_x)
+        samples[WEIGHTS + 1, k] = upper * share_x
+        samples[WEIGHTS + 2, k] = lower * (one - share_x)
+        samples[WEIGHTS + 3, k] = lower * share_x

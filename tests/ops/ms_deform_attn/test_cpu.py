@@ -248,9 +248,10 @@ out = ms_deform_attn(
 )
 assert out.tolist() == [[[1, 1, 1]]]
 assert "torch._dynamo" not in sys.modules  # takes seconds to import
+from saccade.ops.ms_deform_attn import cpu
 from saccade.ops.ms_deform_attn.cpu_forward import forward_kernel
 import numpy
-stats = forward_kernel(numpy.float32, 3, 0, 1024).stats
+stats = forward_kernel(numpy.float32, 3, 0, cpu._block(1)).stats
 print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
 
