@@ -16,7 +16,17 @@ from numba.extending import register_jitable
 
 from .cpu_compile import Kernel, compiled, sources
 from .cpu_rows import add_to_row, aligned, four_dots, load, store, zero_row
-from .cpu_samples import ATTENTION, ROWS, WEIGHTS, X, Y, frame, place, prefetch_lines
+from .cpu_samples import (
+    ATTENTION,
+    ROWS,
+    WEIGHTS,
+    X,
+    Y,
+    frame,
+    place,
+    prefetch_lines,
+    read_positions,
+)
 
 
 @register_jitable
@@ -44,11 +54,83 @@ def _pixel_gradients(samples, dots, num_samples):
 
 @register_jitable
 @no_type_check
-def _write(address, number, further):
+def _read_attention(samples, attention, queries, num_points, stride):
+    number = samples.dtype.type
+    for i in range(len(queries)):
+        source = attention + queries[i] * stride
+        for p in range(num_points):
+            k = i * num_points + p
+            samples[ATTENTION, k] = load(number(0), source + p * samples.itemsize)
+
+
+@register_jitable
+@no_type_check
+def _put(address, number, further):
     """Write to ``address``, or, if ``further``, add to what is there."""
     if further:
         number += load(number, address)
     store(address, number)
+
+
+@register_jitable
+@no_type_check
+def _times(gradient, factor):
+    """Zero stays zero, even if the factor is not finite: such samples receive no gradient."""
+    return gradient * factor if gradient != 0 else gradient
+
+
+@register_jitable
+@no_type_check
+def _write_gradients(
+    samples,
+    grad_positions,
+    grad_attention,
+    queries,
+    num_points,
+    strides,
+    references,
+    units,
+    further,
+):
+    """Gradients of a block's positions and attention, from those of its pixel coordinates."""
+    number = samples.dtype.type
+    size = samples.itemsize
+    for i in range(len(queries)):
+        q = queries[i]
+        _, _, unit_x, unit_y = frame(number, size, references + q * strides[1], units)
+        for p in range(num_points):
+            k = i * num_points + p
+            sample = q * strides[0] + p * size
+            _put(grad_positions + 2 * sample, _times(samples[X, k], unit_x), further)
+            _put(grad_positions + 2 * sample + size, _times(samples[Y, k], unit_y), further)
+            _put(grad_attention + sample, samples[ATTENTION, k], further)
+
+
+@register_jitable
+@no_type_check
+def _write_reference_gradients(
+    samples, positions, grad_references, queries, num_points, strides, units, further
+):
+    """Gradients of a block's references, from those of its pixel coordinates."""
+    number = samples.dtype.type
+    size = samples.itemsize
+    high, wide, share, reference_size = units
+    for i in range(len(queries)):
+        x = y = width = height = number(0)
+        for p in range(num_points):
+            k = i * num_points + p
+            x += samples[X, k] * wide
+            y += samples[Y, k] * high
+            if reference_size == 4:
+                offset = positions + 2 * (queries[i] * strides[0] + p * size)
+                width += _times(samples[X, k] * wide, share * load(x, offset))
+                height += _times(samples[Y, k] * high, share * load(y, offset + size))
+        target = grad_references + queries[i] * strides[1]
+        _put(target, x, further)
+        _put(target + size, y, further)
+        if reference_size == 4:
+            _put(target + 2 * size, width, further)
+            _put(target + 3 * size, height, further)
 
 
 @functools.cache
@@ -94,12 +176,12 @@ def backward_kernel(
         samples = np.empty((ROWS, block), number)
         offsets = np.empty((4, block), np.int64)
         dots = np.empty((block, 4), number)
-        none = number(0)
-        high = number(height)
-        wide = number(width)
-        share = number(box_scale / max(1, num_points))
-        stride = num_heads * num_samples * size
+        share = box_scale / max(1, num_points)
+        units = (number(height), number(width), number(share), reference_size)
+        # Bytes from query to query.
         step = num_heads * head_bytes
+        strides = (num_heads * num_samples * size, num_levels * reference_size * size)
+        head_strides = (strides[0], num_heads * strides[1])
         num_tokens = height * width
         queries_per_block = block // max(1, num_points)
 
@@ -117,19 +199,8 @@ def backward_kernel(
         for begin in range(0, len(order), queries_per_block):
             queries = order[begin : begin + queries_per_block]
             num_block_samples = len(queries) * num_points
-            for i in range(len(queries)):
-                q = queries[i]
-                reference = references + q * num_levels * reference_size * size
-                x, y, unit_x, unit_y = frame(
-                    number, reference, size, high, wide, share, reference_size
-                )
-                for p in range(num_points):
-                    k = i * num_points + p
-                    sample = q * stride + p * size
-                    position = positions + 2 * sample
-                    samples[X, k] = x + unit_x * load(none, position)
-                    samples[Y, k] = y + unit_y * load(none, position + size)
-                    samples[ATTENTION, k] = load(none, attention + sample)
+            read_positions(samples, positions, references, queries, num_points, strides, units)
+            _read_attention(samples, attention, queries, num_points, strides[0])
             place(
                 samples,
                 offsets,
@@ -139,15 +210,14 @@ def backward_kernel(
                 2 * row_bytes,
                 2 * num_tokens * row_bytes,
             )
-            # A level's samples are far apart: waiting for them would take half of the time.
             for i in range(len(queries)):
                 # A level's samples are far apart: waiting for them would take half of the time.
                 here = queries[i]
                 ahead = order[min(begin + queries_per_block + i, len(order) - 1)]
-                prefetch_lines(positions + 2 * ahead * stride, 2 * num_points * size)
-                prefetch_lines(attention + ahead * stride, num_points * size)
-                prefetch_lines(grad_positions + 2 * here * stride, 2 * num_points * size)
-                prefetch_lines(grad_attention + here * stride, num_points * size)
+                prefetch_lines(positions + 2 * ahead * strides[0], 2 * num_points * size)
+                prefetch_lines(attention + ahead * strides[0], num_points * size)
+                prefetch_lines(grad_positions + 2 * here * strides[0], 2 * num_points * size)
+                prefetch_lines(grad_attention + here * strides[0], num_points * size)
                 prefetch_lines(grad_out + ahead * step, row_bytes)
                 grad_row = load(zero, grad_out + here * step)
                 for p in range(num_points):
@@ -169,44 +239,28 @@ def backward_kernel(
                     add_to_row(lower_left + row_bytes, samples[WEIGHTS + 2, k], grad_row)
                     add_to_row(lower_right + row_bytes, samples[WEIGHTS + 3, k], grad_row)
             _pixel_gradients(samples, dots, num_block_samples)
-            for i in range(len(queries)):
-                q = queries[i]
-                reference = references + q * num_levels * reference_size * size
-                x, y, unit_x, unit_y = frame(
-                    number, reference, size, high, wide, share, reference_size
+            _write_gradients(
+                samples,
+                grad_positions,
+                grad_attention,
+                queries,
+                num_points,
+                strides,
+                references,
+                units,
+                further,
+            )
+            if reference_size > 0:
+                _write_reference_gradients(
+                    samples,
+                    positions,
+                    grad_references,
+                    queries,
+                    num_points,
+                    head_strides,
+                    units,
+                    further,
                 )
-                centre_x = centre_y = box_width = box_height = none
-                for p in range(num_points):
-                    k = i * num_points + p
-                    sample = q * stride + p * size
-                    across = samples[X, k]
-                    down = samples[Y, k]
-                    # Zero stays zero, even if what it is multiplied with is not finite.
-                    _write(
-                        grad_positions + 2 * sample,
-                        across * unit_x if across != 0 else across,
-                        further,
-                    )
-                    _write(
-                        grad_positions + 2 * sample + size,
-                        down * unit_y if down != 0 else down,
-                        further,
-                    )
-                    _write(grad_attention + sample, samples[ATTENTION, k], further)
-                    centre_x += across * wide
-                    centre_y += down * high
-                    if reference_size == 4:
-                        offset = load(none, positions + 2 * sample)
-                        box_width += across * wide * share * offset if across != 0 else across
-                        offset = load(none, positions + 2 * sample + size)
-                        box_height += down * high * share * offset if down != 0 else down
-                target = grad_references + q * num_heads * num_levels * reference_size * size
-                if reference_size > 0:
-                    _write(target, centre_x, further)
-                    _write(target + size, centre_y, further)
-                if reference_size == 4:
-                    _write(target + 2 * size, box_width, further)
-                    _write(target + 3 * size, box_height, further)
 
         for t in range(num_tokens):
             # Not base: numba frees an array after its last mention, whoever knows its address.

@@ -21,10 +21,10 @@ from .cpu_samples import (
     WEIGHTS,
     X,
     Y,
-    frame,
     place,
     prefetch_lines,
     read_attention,
+    read_positions,
     softmax,
 )
 
@@ -73,49 +73,41 @@ def forward_kernel(
         queries_per_block = block // most_points
         shares = np.empty((num_samples, queries_per_block), number)
         num_levels = levels.shape[0]
-        stride = num_heads * num_samples * size
+        # Bytes from query to query.
         step = num_heads * head_bytes
+        strides = (num_heads * num_samples * size, num_levels * reference_size * size)
         for m in range(num_heads):
-            sample = m * num_samples * size
+            head = m * num_samples * size
             for begin in range(start, stop, queries_per_block):
                 end = min(begin + queries_per_block, stop)
                 queries = order[begin:end]
-                read_attention(shares, attention + sample, queries, num_heads * num_samples)
+                read_attention(shares, attention + head, queries, strides[0])
                 if reference_size > 0:
                     softmax(shares, samples[X], samples[Y], len(queries))
                 for level in range(num_levels):
                     height, width, level_offset, first, num_points = levels[level]
-                    share = number(box_scale / max(1, num_points))
+                    level_positions = positions + 2 * (head + first * size)
+                    share = box_scale / max(1, num_points)
+                    read_positions(
+                        samples,
+                        level_positions,
+                        references + level * reference_size * size,
+                        queries,
+                        num_points,
+                        strides,
+                        (number(height), number(width), number(share), reference_size),
+                    )
                     for i in range(len(queries)):
-                        q = queries[i]
-                        reference = references + (q * num_levels + level) * reference_size * size
-                        x, y, unit_x, unit_y = frame(
-                            number,
-                            reference,
-                            size,
-                            number(height),
-                            number(width),
-                            share,
-                            reference_size,
-                        )
-                        source = positions + 2 * (sample + first * size + q * stride)
                         for p in range(num_points):
-                            k = i * num_points + p
-                            position = load(number(0), source + 2 * p * size)
-                            samples[X, k] = x + unit_x * position
-                            position = load(number(0), source + (2 * p + 1) * size)
-                            samples[Y, k] = y + unit_y * position
-                            samples[ATTENTION, k] = shares[first + p, i]
+                            samples[ATTENTION, i * num_points + p] = shares[first + p, i]
                     base = value + m * head_bytes + level_offset
                     nowhere = np.int64(outside.ctypes.data) - base
                     place(samples, offsets, len(queries) * num_points, height, width, step, nowhere)
                     for i in range(len(queries)):
-                        ahead = order[min(end + i, stop - 1)] * stride + sample
+                        ahead = order[min(end + i, stop - 1)] * strides[0]
+                        prefetch_lines(level_positions + 2 * ahead, 2 * num_points * size)
                         if level == 0:
-                            prefetch_lines(attention + ahead, num_samples * size)
-                        prefetch_lines(
-                            positions + 2 * (ahead + first * size), 2 * num_points * size
-                        )
+                            prefetch_lines(attention + head + ahead, num_samples * size)
                         target = out + m * head_bytes + queries[i] * step
                         # Two sums, since one would wait for each addition before the next.
                         upper = load(zero, target) if level > 0 else zero

@@ -24,10 +24,10 @@ _LEAST_EXPONENT = -87.3
 @register_jitable
 @no_type_check
 def read_attention(attention, address, queries, stride):
-    """Copy a head's attention to [samples, queries]; ``stride`` numbers lie between queries."""
+    """Copy a head's attention to [samples, queries]; ``stride`` bytes lie between queries."""
     number = attention.dtype.type
     for i in range(len(queries)):
-        source = address + queries[i] * stride * attention.itemsize
+        source = address + queries[i] * stride
         for p in range(attention.shape[0]):
             attention[p, i] = load(number(0), source + p * attention.itemsize)
 
@@ -42,12 +42,14 @@ def prefetch_lines(address, num_bytes):
 
 @register_jitable
 @no_type_check
-def frame(number, reference, size, high, wide, share, reference_size):
+def frame(number, size, reference, units):
     """(x, y, width, height) such that pixel coordinates are ``x + width * position`` and so on.
 
-    Positions are locations if there are no references (``reference_size`` 0), else offsets from
-    the point (2) or box (4) at the address ``reference``, in units of a ``share`` of its sides.
+    ``units`` are height and width of the level, the share of a box's side that a unit of offset
+    is, and how many numbers a reference has: 0 if positions are locations, else 2 or 4 of them at
+    the address ``reference``, positions being offsets.
     """
+    high, wide, share, reference_size = units
     half = number(0.5)
     if reference_size == 0:
         return -half, -half, wide, high
@@ -58,6 +60,26 @@ def frame(number, reference, size, high, wide, share, reference_size):
     width = load(half, reference + 2 * size) * share * wide
     height = load(half, reference + 3 * size) * share * high
     return x, y, width, height
+
+
+@register_jitable
+@no_type_check
+def read_positions(samples, positions, references, queries, num_points, strides, units):
+    """Pixel coordinates of a block, in ``X`` and ``Y``, from addresses of the level's first ones.
+
+    ``strides`` are the bytes from the attention of a query to that of the next, half as many as
+    for positions, and from reference to reference.
+    """
+    number = samples.dtype.type
+    size = samples.itemsize
+    for i in range(len(queries)):
+        q = queries[i]
+        x, y, unit_x, unit_y = frame(number, size, references + q * strides[1], units)
+        for p in range(num_points):
+            k = i * num_points + p
+            position = positions + 2 * (q * strides[0] + p * size)
+            samples[X, k] = x + unit_x * load(number(0), position)
+            samples[Y, k] = y + unit_y * load(number(0), position + size)
 
 
 @register_jitable

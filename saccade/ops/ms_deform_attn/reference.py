@@ -68,11 +68,11 @@ def ms_deform_attn_fused_reference(
         for shape, reference, level_offsets in zip(
             spatial_shapes,
             references.expand(-1, -1, len(points), -1).unbind(2),
-            offsets.split(points, 3),
+            torch.split(offsets, points, 3),
             strict=True,
         )
     )
-    levels = zip(spatial_shapes, locations, logits.softmax(-1).split(points, 3), strict=True)
+    levels = zip(spatial_shapes, locations, torch.split(logits.softmax(-1), points, 3), strict=True)
     return _sum_of_levels(tokens, levels, sampling_offsets.shape[1]).to(value.dtype)
 
 

@@ -6,7 +6,7 @@ seconds, at the first call. In the signatures, ``sides`` are h, w of the first l
 next and so on; ``backend`` is the name of one that was chosen, not "auto".
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -169,7 +169,7 @@ _FUSED = (
     "Tensor value, SymInt[] sides, int[] points, Tensor references, Tensor offsets, "
     "Tensor logits, float box_scale, str backend"
 )
-_LIBRARY = {
+_LIBRARY: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
     "ms_deform_attn": (f"({_PLAIN}) -> Tensor", _forward, _forward_shapes),
     "ms_deform_attn_backward": (
         f"(Tensor grad_out, {_PLAIN}) -> (Tensor, Tensor, Tensor)",
