@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from saccade.presets import presets
 
 if TYPE_CHECKING:
-    from saccade import ops, training
+    from saccade import compat, ops, training
     from saccade.inference.predictor import Detector
     from saccade.structures import Batch, Predictions, Targets
 
-__all__ = ["Batch", "Detector", "Predictions", "Targets", "ops", "presets", "training"]
+__all__ = ["Batch", "Detector", "Predictions", "Targets", "compat", "ops", "presets", "training"]
 
 _HOMES = {
     "Detector": "saccade.inference.predictor",
@@ -27,7 +27,7 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    if name in ("ops", "training"):
+    if name in ("compat", "ops", "training"):
         return import_module(f"saccade.{name}")
     if name == "__version__":
         return version("saccade")

@@ -3,7 +3,7 @@
 from jaxtyping import install_import_hook
 
 # Before the first import of the library. Not the numba kernels, which compile their own source.
-CHECKED = "boxes structures attention model weights data training evaluation analysis"
+CHECKED = "boxes structures attention model weights data training evaluation analysis compat bench"
 install_import_hook(
     [
         *(f"saccade.{room}" for room in CHECKED.split()),

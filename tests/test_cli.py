@@ -106,6 +106,23 @@ def test_unusable_options_are_refused_before_anything_is_written(
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rounds", "0"], "--rounds is 0: expected at least 1"),
+        (["--threads", "0"], "--threads is 0: expected at least 1"),
+        (["--all", "--levels", "8x9"], "exclude each other: give one of them"),
+    ],
+)
+def test_options_of_bench_that_make_no_sense_are_refused(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["bench", "op", *options])
+    assert leaving.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
 def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["presets"]) == 0
     assert "deformable-detr-r50-two-stage" in capsys.readouterr().out
@@ -123,6 +140,11 @@ def test_presets_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         (["eval", "--weights", "missing.pth", "--data", "nowhere"], "missing.pth"),
         (["predict", "nowhere", "--weights", "missing.pth"], "nowhere does not exist"),
         (["predict", "--weights", "missing.pth"], "no images"),
+        (["bench", "op", "--shapes", "encodr"], 'there is no shape "encodr"'),
+        (["bench", "op", "--levels", "8by9"], '--levels has "8by9": expected HEIGHTxWIDTH'),
+        (["bench", "op", "--levels", "0x9"], "expected sizes of at least 1"),
+        (["bench", "op", "--device", "gpu"], '--device is "gpu": expected cpu, cuda or auto'),
+        (["bench", "op", "--device", "cpu", "--peer", "official=x"], "--peer needs a GPU"),
     ],
 )
 def test_unusable_input_is_one_sentence_and_status_2(
@@ -135,7 +157,7 @@ def test_unusable_input_is_one_sentence_and_status_2(
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "predict", "presets"])
+@pytest.mark.parametrize("command", ["train", "eval", "predict", "presets", "bench"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         main([command, "--help"])

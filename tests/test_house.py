@@ -21,6 +21,8 @@ ROOMS = {
     "presets": {"config", "coco_classes"},
     "recipes": {"config", "run_config"},
     "ops": set(),
+    "compat": {"ops"},
+    "bench": {"ops"},
     "attention": {"ops", "structures"},
     "model": {"attention", "boxes", "config", "structures"},
     "weights": {"model", "config", "config_json", "presets", "coco_classes"},

@@ -1,10 +1,26 @@
 """What the operator refuses, each time in one sentence: the value, what is expected, the remedy."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
 
 Shapes = Sequence[tuple[int, int]]
+
+
+def level_shapes(spatial_shapes: Shapes | Tensor) -> list[tuple[int, int]]:
+    """Pairs of (height, width), read from a tensor if need be, or ValueError."""
+    given = spatial_shapes.tolist() if isinstance(spatial_shapes, Tensor) else spatial_shapes
+    try:
+        shapes = [(height, width) for height, width in given]
+    except (TypeError, ValueError):
+        shapes = [(-1, -1)]
+    if any(isinstance(side, float) or side < 0 for shape in shapes for side in shape):
+        raise ValueError(
+            f"spatial_shapes is {given} but a (height, width) of whole numbers is expected for "
+            "each level; pass the sizes of the maps you flattened."
+        )
+    return shapes
 
 
 def check_plain(value: Tensor, shapes: Shapes, locations: Tensor, attention: Tensor) -> None:
@@ -32,6 +48,18 @@ def check_plain(value: Tensor, shapes: Shapes, locations: Tensor, attention: Ten
     _check_company(value, sampling_locations=locations, attention_weights=attention)
 
 
+def check_gradient(grad_out: Tensor, value: Tensor, locations: Tensor) -> None:
+    """Raise ValueError unless this can be the gradient of what ``ms_deform_attn`` returns."""
+    num_images, num_queries, num_heads = locations.shape[:3]
+    expected = (num_images, num_queries, num_heads * value.shape[3])
+    if grad_out.shape != expected:
+        raise ValueError(
+            f"grad_out has shape {_show(grad_out)} but [B, Q, M*D] = {list(expected)} is expected, "
+            "the shape of the output."
+        )
+    _check_company(value, grad_out=grad_out)
+
+
 def check_fused(
     value: Tensor,
     shapes: Shapes,
@@ -39,6 +67,7 @@ def check_fused(
     offsets: Tensor,
     logits: Tensor,
     points: Sequence[int],
+    box_scale: float,
 ) -> None:
     """Raise ValueError unless the arguments of ``ms_deform_attn_fused`` fit together."""
     _check_value(value, shapes)
@@ -49,7 +78,7 @@ def check_fused(
             f"sampling_offsets has shape {_show(offsets)} but [B, Q, M, K, 2] is expected; "
             "flatten levels and points into K, the last dimension is (x, y)."
         )
-    if len(points) != num_levels or min(points, default=0) < 0:
+    if len(points) != num_levels or any(isinstance(count, float) or count < 0 for count in points):
         raise ValueError(
             f"points_per_level is {list(points)} but {num_levels} numbers of at least 0 are "
             "expected, one for each of spatial_shapes."
@@ -82,6 +111,11 @@ def check_fused(
     _check_company(
         value, reference_points=references, sampling_offsets=offsets, attention_logits=logits
     )
+    # In this way, since torch.compile cannot trace math.isfinite.
+    if not abs(box_scale) < math.inf:
+        raise ValueError(
+            f"box_scale is {box_scale} but a finite number is expected; 0.5 is the usual one."
+        )
 
 
 def default_points(offsets: Tensor, num_levels: int) -> list[int]:
@@ -101,9 +135,10 @@ def _check_value(value: Tensor, shapes: Shapes) -> None:
             f"value has shape {_show(value)} but 4 dimensions [B, S, M, D] are expected; "
             "split its channels into heads, value.unflatten(-1, (M, D))."
         )
-    terms = " + ".join(f"{height}x{width}" for height, width in shapes)
     expected_tokens = sum(height * width for height, width in shapes)
     if value.shape[1] != expected_tokens:
+        # Not before: text would make constants of sizes that a compiled graph keeps open.
+        terms = " + ".join(f"{height}x{width}" for height, width in shapes)
         raise ValueError(
             f"value has {value.shape[1]} tokens but spatial_shapes describe {terms} = "
             f"{expected_tokens}; pass (height, width) of the maps you flattened, in that order."

@@ -16,6 +16,7 @@ from .reference import compute_dtype
 from .threads import run_tasks
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 _NUMBERS: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 # Wider heads are worked on in slices, since a row and its sums should fit in the registers.
@@ -26,6 +27,7 @@ _FEWEST_QUERIES_PER_TASK, _MOST_QUERIES_PER_TASK = 32, 256
 # Below this many channel products threads cost more than they bring (about 0.2 ms of one core).
 _WORTH_THREADS = 2_000_000
 _TILE = 8
+_CACHE_LINE = 64
 
 
 class _Samples(NamedTuple):
@@ -86,7 +88,9 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of value, locations and weights, each in the dtype of what it belongs to."""
     samples = _plain(spatial_shapes, sampling_locations, attention_weights)
-    grad_value, grad_locations, grad_attention, _ = _backward(grad_out, value, samples)
+    grad_value, grad_locations, grad_attention, _ = _backward(
+        grad_out, value, samples, with_references=False
+    )
     return (
         grad_value.to(value.dtype),
         grad_locations.view(sampling_locations.shape).to(sampling_locations.dtype),
@@ -103,27 +107,46 @@ def fused_backward(
     sampling_offsets: Float[Tensor, "B Q M K 2"],
     attention_logits: Float[Tensor, "B Q M K"],
     box_scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of value, references, offsets and logits, in the dtypes of what they belong to."""
+    with_references: bool,
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Gradients of value, references, offsets and logits, in the dtypes of what they belong to.
+
+    That of the references is None unless they are wanted.
+    """
     dtype = compute_dtype(value, reference_points, sampling_offsets, attention_logits)
-    attention = attention_logits.detach().to(dtype).softmax(-1)
+    logits = attention_logits.detach().to(dtype).contiguous()
     samples = _Samples(
         tuple(spatial_shapes),
         tuple(points_per_level),
         sampling_offsets,
-        attention,
+        logits.softmax(-1),
         reference_points,
         box_scale,
     )
-    grad_value, grad_offsets, grad_attention, grad_references = _backward(grad_out, value, samples)
-    grad_logits = grad_attention.mul_(attention)
-    grad_logits.addcmul_(attention, grad_logits.sum(-1, keepdim=True), value=-1)
+    grad_value, grad_offsets, grad_attention, grad_references = _backward(
+        grad_out, value, samples, with_references
+    )
+    _softmax_backward(grad_attention, logits)
+    if grad_references is not None:
+        grad_references = grad_references.sum(2).to(reference_points.dtype)
     return (
         grad_value.to(value.dtype),
-        grad_references.sum(2).to(reference_points.dtype),
+        grad_references,
         grad_offsets.to(sampling_offsets.dtype),
-        grad_logits.to(attention_logits.dtype),
+        grad_attention.to(attention_logits.dtype),
     )
+
+
+def _softmax_backward(gradient: Tensor, logits: Tensor) -> None:
+    """From the gradient of the softmax to that of the logits, in place, some queries at a time.
+
+    The softmax is calculated again, since to keep it would take as much memory as the gradient.
+    """
+    chunks = zip(gradient.split(1024, 1), logits.split(1024, 1), strict=True)  # type: ignore[no-untyped-call]
+    for grad, some_logits in chunks:
+        attention = some_logits.softmax(-1)
+        grad.mul_(attention)
+        grad.addcmul_(attention, grad.sum(-1, keepdim=True), value=-1)
 
 
 def _plain(
@@ -191,25 +214,30 @@ def _forward(value: Tensor, samples: _Samples) -> Tensor:
 
 
 def _backward(
-    grad_out: Tensor, value: Tensor, samples: _Samples
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of value, positions, attention and, head by head, references.
+    grad_out: Tensor, value: Tensor, samples: _Samples, with_references: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Gradients of value, positions, attention and, head by head and if wanted, references.
 
     Whoever works on (image, head, level) owns that part of all of them: nothing is shared, and the
-    result is bitwise the same for every number of threads.
+    result is bitwise the same for every number of threads. The attention of the fused form, which
+    is a softmax nobody else has, is overwritten by its gradient where one pass suffices.
     """
     dtype = _compute_dtype(value, samples)
     num_images, num_tokens, num_heads, num_channels = value.shape
     _, num_queries, _, num_samples = samples.attention.shape
     num_levels = len(samples.points)
-    size_of_references = (num_images, num_queries, num_heads, num_levels, samples.reference_size)
-    shapes = (value.shape, samples.positions.shape, samples.attention.shape, size_of_references)
-    if samples.attention.numel() == 0 or value.numel() == 0:
-        first, second, third, fourth = (torch.zeros(shape, dtype=dtype) for shape in shapes)
-        return first, second, third, fourth
-    grad_value, grad_positions, grad_attention, grad_references = grads = [
-        torch.empty(shape, dtype=dtype) for shape in shapes
-    ]
+    of_heads = (num_images, num_queries, num_heads, num_levels, samples.reference_size)
+    empty = value.numel() * samples.attention.numel() == 0
+    make = torch.zeros if empty else torch.empty
+    overwrite = samples.reference_size > 0 and num_channels <= _WIDEST_ROW and not empty
+    grad_value = make(value.shape, dtype=dtype)
+    grad_positions = make(samples.positions.shape, dtype=dtype)
+    attention = samples.attention
+    grad_attention = attention if overwrite else make(attention.shape, dtype=dtype)
+    grad_references = make(of_heads, dtype=dtype) if with_references else None
+    grads = (grad_value, grad_positions, grad_attention, grad_references)
+    if empty:
+        return grads
     inputs = _prepared(
         dtype, grad_out, value, samples.positions, samples.attention, samples.references
     )
@@ -220,6 +248,9 @@ def _backward(
     levels = _level_table(samples.shapes, samples.points, num_heads * head_bytes).tolist()
     order = _query_order(samples.shapes, num_queries)
     block = _block(max(samples.points))
+    most_tokens = max(height * width for height, width in samples.shapes)
+    scratch_bytes = 2 * most_tokens * min(num_channels, _WIDEST_ROW) * size
+    unused_scratch: list[Bytes] = []
 
     def work(level: int, b: int, m: int) -> None:
         height, width, level_offset, first, num_points = levels[level]
@@ -228,6 +259,7 @@ def _backward(
         sample = ((b * num_queries * num_heads + m) * num_samples + first) * size
         reference = (b * num_queries * num_levels + level) * samples.reference_size * size
         head_reference = ((b * num_queries * num_heads + m) * num_levels + level) * size
+        scratch = _borrow(unused_scratch, scratch_bytes)
         for d, slice_channels in _channel_slices(num_channels):
             backward_kernel(_NUMBERS[dtype], slice_channels, samples.reference_size, block)(
                 grad_out_at + out_rows + d * size,
@@ -238,7 +270,7 @@ def _backward(
                 grad_value_at + rows + d * size,
                 grad_positions_at + 2 * sample,
                 grad_attention_at + sample,
-                grad_references_at + head_reference * samples.reference_size,
+                grad_references_at and grad_references_at + head_reference * samples.reference_size,
                 order,
                 num_heads,
                 num_levels,
@@ -248,13 +280,16 @@ def _backward(
                 height,
                 width,
                 samples.box_scale,
+                scratch.ctypes.data + -scratch.ctypes.data % _CACHE_LINE,
+                num_queries * num_points > height * width,
                 d > 0,
             )
+        unused_scratch.append(scratch)
 
     places = itertools.product(range(num_levels), range(num_images), range(num_heads))
     tasks = (functools.partial(work, *place) for place in places)
     run_tasks(tasks, _useful_threads(samples.attention, num_channels))
-    return grad_value, grad_positions, grad_attention, grad_references
+    return grads
 
 
 def _compute_dtype(value: Tensor, samples: _Samples) -> torch.dtype:
@@ -268,6 +303,14 @@ def _prepared(dtype: torch.dtype, *tensors: Tensor | None) -> list[Tensor | None
 
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def _borrow(unused: list[Bytes], num_bytes: int) -> Bytes:
+    """Memory that another task has used before, or new: what is new costs a page fault a page."""
+    try:
+        return unused.pop()
+    except IndexError:
+        return np.empty(num_bytes + _CACHE_LINE, np.uint8)
 
 
 def _channel_slices(num_channels: int) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from .cpu_compile import Kernel, compiled, sources
-from .cpu_rows import add_to_row, aligned, four_dots, load, store, zero_row
+from .cpu_rows import add_to_row, four_dots, load, store, zero_row
 from .cpu_samples import (
     ATTENTION,
     ROWS,
@@ -164,15 +164,24 @@ def backward_kernel(
         height,
         width,
         box_scale,
+        scratch,
+        packed,
         further,
     ):
         """All gradients of one image, head and level, given by the addresses of their parts.
 
         ``further`` channels add to the gradients of positions, attention and references, the first
-        ones write. Gradients of references have a part for each head, [Q, M, L, reference_size].
+        ones write. Gradients of references have a part for each head, [Q, M, L, reference_size],
+        or are left out if their address is 0. Those of the attention may replace it.
+
+        Rows of one head are far apart in memory. If ``packed``, each token's value and gradient
+        are kept side by side at ``scratch`` until the end, where they share pages and leave none
+        unused; that pays where samples are many times as numerous as tokens.
         """
         _ = stamp
         zero = zero_row(number, num_channels)
+        outside = np.zeros(num_channels, number)
+        discarded = np.empty(num_channels, number)
         samples = np.empty((ROWS, block), number)
         offsets = np.empty((4, block), np.int64)
         dots = np.empty((block, 4), number)
@@ -185,16 +194,19 @@ def backward_kernel(
         num_tokens = height * width
         queries_per_block = block // max(1, num_points)
 
-        # Each token's value and gradient side by side, and one pair for all corners outside: rows
-        # of one head are far apart in memory, here they share pages and leave none unused.
         row_bytes = num_channels * size
-        pairs = np.empty(2 * (num_tokens + 1) * row_bytes + 64, np.uint8)
-        base = aligned(pairs)
-        for t in range(num_tokens):
-            store(base + 2 * t * row_bytes, load(zero, value + t * step))
-            store(base + (2 * t + 1) * row_bytes, zero)
-        store(base + 2 * num_tokens * row_bytes, zero)
-        store(base + (2 * num_tokens + 1) * row_bytes, zero)
+        if packed:
+            for t in range(num_tokens):
+                store(scratch + 2 * t * row_bytes, load(zero, value + t * step))
+                store(scratch + (2 * t + 1) * row_bytes, zero)
+            base, token_step, to_gradient = scratch, 2 * row_bytes, row_bytes
+        else:
+            for t in range(num_tokens):
+                store(grad_value + t * step, zero)
+            base, token_step, to_gradient = value, step, grad_value - value
+        # Corners outside the map read zeros, and what they write is not read.
+        nowhere = np.int64(outside.ctypes.data) - base
+        unread = np.int64(discarded.ctypes.data)
 
         for begin in range(0, len(order), queries_per_block):
             queries = order[begin : begin + queries_per_block]
@@ -207,8 +219,8 @@ def backward_kernel(
                 num_block_samples,
                 height,
                 width,
-                2 * row_bytes,
-                2 * num_tokens * row_bytes,
+                token_step,
+                nowhere,
             )
             for i in range(len(queries)):
                 # A level's samples are far apart: waiting for them would take half of the time.
@@ -222,22 +234,18 @@ def backward_kernel(
                 grad_row = load(zero, grad_out + here * step)
                 for p in range(num_points):
                     k = i * num_points + p
-                    upper_left = base + offsets[0, k]
-                    upper_right = base + offsets[1, k]
-                    lower_left = base + offsets[2, k]
-                    lower_right = base + offsets[3, k]
                     products = four_dots(
-                        load(zero, upper_left),
-                        load(zero, upper_right),
-                        load(zero, lower_left),
-                        load(zero, lower_right),
+                        load(zero, base + offsets[0, k]),
+                        load(zero, base + offsets[1, k]),
+                        load(zero, base + offsets[2, k]),
+                        load(zero, base + offsets[3, k]),
                         grad_row,
                     )
                     store(np.int64(dots.ctypes.data) + 4 * k * size, products)
-                    add_to_row(upper_left + row_bytes, samples[WEIGHTS, k], grad_row)
-                    add_to_row(upper_right + row_bytes, samples[WEIGHTS + 1, k], grad_row)
-                    add_to_row(lower_left + row_bytes, samples[WEIGHTS + 2, k], grad_row)
-                    add_to_row(lower_right + row_bytes, samples[WEIGHTS + 3, k], grad_row)
+                    for c in range(4):
+                        target = base + offsets[c, k] + to_gradient
+                        target = unread if offsets[c, k] == nowhere else target
+                        add_to_row(target, samples[WEIGHTS + c, k], grad_row)
             _pixel_gradients(samples, dots, num_block_samples)
             _write_gradients(
                 samples,
@@ -250,7 +258,7 @@ def backward_kernel(
                 units,
                 further,
             )
-            if reference_size > 0:
+            if grad_references != 0:
                 _write_reference_gradients(
                     samples,
                     positions,
@@ -262,9 +270,9 @@ def backward_kernel(
                     further,
                 )
 
-        for t in range(num_tokens):
-            # Not base: numba frees an array after its last mention, whoever knows its address.
-            row = load(zero, aligned(pairs) + (2 * t + 1) * row_bytes)
-            store(grad_value + t * step, row)
+        if packed:
+            for t in range(num_tokens):
+                row = load(zero, scratch + (2 * t + 1) * row_bytes)
+                store(grad_value + t * step, row)
 
     return compiled(backward)

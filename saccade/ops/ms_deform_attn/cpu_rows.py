@@ -9,7 +9,6 @@ integer.
 from collections.abc import Sequence
 from typing import Any, no_type_check
 
-import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.extending import intrinsic, models, register_jitable, register_model
@@ -166,14 +165,6 @@ def four_dots(context: Any, a: Any, b: Any, c: Any, d: Any, other: Any) -> Any:
         return builder.shuffle_vector(total, total, _lanes(groups))
 
     return result(a, a, a, a, a), generate
-
-
-@register_jitable
-@no_type_check
-def aligned(array):
-    """The first address in an array of bytes at which a cache line begins."""
-    # Signed, since numba makes a float of the sum of a signed and an unsigned integer.
-    return (np.int64(array.ctypes.data) + 63) & -64
 
 
 @register_jitable

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from . import registration as registration  # defines torch.ops.saccade
-from .checks import check_fused, check_plain, default_points
+from .checks import check_fused, check_gradient, check_plain, default_points, level_shapes
 from .reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
 
 Backend = Literal["auto", "reference", "cpu", "triton"]
@@ -73,7 +73,7 @@ def ms_deform_attn(
     >>> ms_deform_attn(value, [(2, 2)], centre, torch.ones(1, 1, 1, 1, 1)).item()
     1.5
     """
-    shapes = _pairs(spatial_shapes)
+    shapes = level_shapes(spatial_shapes)
     check_plain(value, shapes, sampling_locations, attention_weights)
     (value,) = _autocast(value)
     chosen = _choose(backend, value.device.type)
@@ -126,11 +126,13 @@ def ms_deform_attn_fused(
     >>> ms_deform_attn_fused(value, [(2, 2)], corner, offsets, torch.zeros(1, 1, 1, 2)).item()
     0.5
     """
-    shapes = _pairs(spatial_shapes)
+    shapes = level_shapes(spatial_shapes)
     points = points_per_level
     if points is None:
         points = default_points(sampling_offsets, len(shapes))
-    check_fused(value, shapes, reference_points, sampling_offsets, attention_logits, points)
+    check_fused(
+        value, shapes, reference_points, sampling_offsets, attention_logits, points, box_scale
+    )
     value, attention_logits = _autocast(value, attention_logits)
     chosen = _choose(backend, value.device.type)
     if chosen == "reference":
@@ -150,7 +152,7 @@ def ms_deform_attn_fused(
 
 
 def ms_deform_attn_gradients(
-    grad_out: Float[Tensor, "B Q M*D"],
+    grad_out: Float[Tensor, "B Q C"],
     value: Float[Tensor, "B S M D"],
     spatial_shapes: Sequence[tuple[int, int]] | Int[Tensor, "L 2"],
     sampling_locations: Float[Tensor, "B Q M L P 2"],
@@ -160,7 +162,7 @@ def ms_deform_attn_gradients(
     """The backward of ``ms_deform_attn`` by itself, for those who write their own autograd.
 
     Args:
-        grad_out: Gradient of the output.
+        grad_out: Gradient of the output, C = M*D.
         value: As given to ``ms_deform_attn``, and so are all that follow.
         spatial_shapes: As in ``ms_deform_attn``.
         sampling_locations: As in ``ms_deform_attn``.
@@ -173,8 +175,9 @@ def ms_deform_attn_gradients(
     Raises:
         ValueError: As ``ms_deform_attn``.
     """
-    shapes = _pairs(spatial_shapes)
+    shapes = level_shapes(spatial_shapes)
     check_plain(value, shapes, sampling_locations, attention_weights)
+    check_gradient(grad_out, value, sampling_locations)
     chosen = _choose(backend, value.device.type)
     tensors = (value, sampling_locations, attention_weights)
     if chosen != "reference":
@@ -188,11 +191,6 @@ def ms_deform_attn_gradients(
         out, (value, locations, weights), grad_out
     )
     return by_value, by_locations, by_weights
-
-
-def _pairs(spatial_shapes: Sequence[tuple[int, int]] | Tensor) -> list[tuple[int, int]]:
-    pairs = spatial_shapes.tolist() if isinstance(spatial_shapes, Tensor) else spatial_shapes
-    return [(height, width) for height, width in pairs]
 
 
 def _sides(shapes: list[tuple[int, int]]) -> list[int]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -101,7 +101,9 @@ def _add_offsets(
     shape: tuple[int, int], references: Tensor, offsets: Tensor, box_scale: float
 ) -> Tensor:
     if references.shape[-1] == 2:
-        return references + offsets / offsets.new_tensor(shape[::-1])
+        height, width = shape
+        x, y = offsets.unbind(-1)
+        return references + torch.stack([x / width, y / height], -1)
     share = box_scale / max(1, offsets.shape[-2])
     return references[..., :2] + offsets * (references[..., 2:] * share)
 
@@ -118,14 +120,15 @@ def _sum_of_levels(
     out = tokens.new_zeros(num_images, num_queries, num_heads, num_channels)
     start = 0
     for (height, width), locations, attention in levels:
-        pixel = locations * locations.new_tensor([width, height]) - 0.5
-        reaches = _reaches(pixel, height, width)
-        pixel = torch.where(reaches, pixel, -2)
-        near = pixel.detach().floor()
-        far_share_x, far_share_y = (pixel - near).unbind(-1)
-        left, top = near.long().unbind(-1)
-        for row, share_y in ((top, 1 - far_share_y), (top + 1, far_share_y)):
-            for column, share_x in ((left, 1 - far_share_x), (left + 1, far_share_x)):
+        x, y = locations[..., 0] * width - 0.5, locations[..., 1] * height - 0.5
+        # False for NaN, infinity and all that lies too far out to touch the map, as -2 does.
+        reaches = (x >= -1) & (x < width) & (y >= -1) & (y < height)
+        x, y = torch.where(reaches, x, -2), torch.where(reaches, y, -2)
+        left, top = x.detach().floor(), y.detach().floor()
+        right_share, lower_share = x - left, y - top
+        left, top = left.long(), top.long()
+        for row, share_y in ((top, 1 - lower_share), (top + 1, lower_share)):
+            for column, share_x in ((left, 1 - right_share), (left + 1, right_share)):
                 inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
                 token = start + torch.where(inside, row * width + column, 0)
                 # Selected, not multiplied by zero: an outside corner must not let a NaN through.
@@ -133,11 +136,3 @@ def _sum_of_levels(
                 out = out + ((share_x * share_y * attention)[..., None] * corner).sum(3)
         start += height * width
     return out.flatten(2)
-
-
-def _reaches(
-    pixel: Float[Tensor, "B Q M P 2"], height: int, width: int
-) -> Bool[Tensor, "B Q M P 1"]:
-    """Whether a sample touches the map; False for NaN, infinity and all that is too far out."""
-    size = pixel.new_tensor([width, height])
-    return ((pixel >= -1) & (pixel < size)).all(-1, keepdim=True)

@@ -3,7 +3,8 @@
 
 torch.library.custom_op would do the same in fewer lines, but import torch._dynamo, which takes
 seconds, at the first call. In the signatures, ``sides`` are h, w of the first level, h, w of the
-next and so on; ``backend`` is the name of one that was chosen, not "auto".
+next and so on; ``backend`` is the name of one that was chosen, not "auto". Gradients of references
+are empty unless they are wanted: an encoder's grid of references has none.
 """
 
 from collections.abc import Callable, Sequence
@@ -75,11 +76,23 @@ def _fused_backward(
     offsets: Tensor,
     logits: Tensor,
     box_scale: float,
+    with_references: bool,
     backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return _kernels(backend).fused_backward(
-        grad_out, value, _pairs(sides), list(points), references, offsets, logits, box_scale
+) -> tuple[Tensor, ...]:
+    grad_value, grad_references, *rest = _kernels(backend).fused_backward(
+        grad_out,
+        value,
+        _pairs(sides),
+        list(points),
+        references,
+        offsets,
+        logits,
+        box_scale,
+        with_references,
     )
+    if grad_references is None:
+        grad_references = references.new_empty(0)
+    return grad_value, grad_references, *rest
 
 
 def _like(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -125,9 +138,12 @@ def _fused_backward_shapes(
     references: Tensor,
     offsets: Tensor,
     logits: Tensor,
-    *rest: Any,
+    box_scale: float,
+    with_references: bool,
+    backend: str,
 ) -> tuple[Tensor, ...]:
-    return _like(value, references, offsets, logits)
+    given = references if with_references else references.new_empty(0)
+    return _like(value, given, offsets, logits)
 
 
 def _save_inputs(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -152,9 +168,10 @@ def _fused_gradients(ctx, grad_out: Tensor):  # type: ignore[no-untyped-def]
     value, references, offsets, logits = ctx.saved_tensors
     grads = torch.ops.saccade.ms_deform_attn_fused_backward(
         grad_out, value, ctx.sides, ctx.points, references, offsets, logits, ctx.box_scale,
-        ctx.backend,
+        ctx.needs_input_grad[3], ctx.backend,
     )  # fmt: skip
-    return grads[0], None, None, *grads[1:], None, None
+    grad_references = grads[1] if ctx.needs_input_grad[3] else None
+    return grads[0], None, None, grad_references, *grads[2:], None, None
 
 
 def _refuse_second_gradients(ctx, *grads: Tensor):  # type: ignore[no-untyped-def]
@@ -167,7 +184,7 @@ def _refuse_second_gradients(ctx, *grads: Tensor):  # type: ignore[no-untyped-de
 _PLAIN = "Tensor value, SymInt[] sides, Tensor locations, Tensor attention, str backend"
 _FUSED = (
     "Tensor value, SymInt[] sides, int[] points, Tensor references, Tensor offsets, "
-    "Tensor logits, float box_scale, str backend"
+    "Tensor logits, float box_scale"
 )
 _LIBRARY: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
     "ms_deform_attn": (f"({_PLAIN}) -> Tensor", _forward, _forward_shapes),
@@ -176,9 +193,14 @@ _LIBRARY: dict[str, tuple[str, Callable[..., Any], Callable[..., Any]]] = {
         _backward,
         _backward_shapes,
     ),
-    "ms_deform_attn_fused": (f"({_FUSED}) -> Tensor", _fused_forward, _fused_forward_shapes),
+    "ms_deform_attn_fused": (
+        f"({_FUSED}, str backend) -> Tensor",
+        _fused_forward,
+        _fused_forward_shapes,
+    ),
     "ms_deform_attn_fused_backward": (
-        f"(Tensor grad_out, {_FUSED}) -> (Tensor, Tensor, Tensor, Tensor)",
+        f"(Tensor grad_out, {_FUSED}, bool with_references, str backend)"
+        " -> (Tensor, Tensor, Tensor, Tensor)",
         _fused_backward,
         _fused_backward_shapes,
     ),

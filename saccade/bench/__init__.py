@@ -1,0 +1,1 @@
+"""Side-by-side measurements: the operator and whoever else calculates it."""
