@@ -120,6 +120,8 @@ def _sum_of_levels(
     out = tokens.new_zeros(num_images, num_queries, num_heads, num_channels)
     start = 0
     for (height, width), locations, attention in levels:
+        if height * width == 0:
+            continue
         x, y = locations[..., 0] * width - 0.5, locations[..., 1] * height - 0.5
         # False for NaN, infinity and all that lies too far out to touch the map, as -2 does.
         reaches = (x >= -1) & (x < width) & (y >= -1) & (y < height)
