@@ -16,7 +16,6 @@ from .reference import compute_dtype
 from .threads import run_tasks
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
-Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 _NUMBERS: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 # Wider heads are worked on in slices, since a row and its sums should fit in the registers.
@@ -38,7 +37,7 @@ class _Samples(NamedTuple):
     positions: Tensor
     """[B Q M K 2]: locations, or offsets from the references."""
     attention: Tensor
-    """[B Q M K]: weights; logits in the forward of the fused form."""
+    """[B Q M K]: weights, or logits if there are references."""
     references: Tensor | None
     """[B Q L 2 or 4], or None if positions are locations."""
     box_scale: float
@@ -119,7 +118,7 @@ def fused_backward(
         tuple(spatial_shapes),
         tuple(points_per_level),
         sampling_offsets,
-        logits.softmax(-1),
+        logits,
         reference_points,
         box_scale,
     )
@@ -184,30 +183,35 @@ def _forward(value: Tensor, samples: _Samples) -> Tensor:
     share = -(-num_images * num_queries // (4 * num_threads))
     queries_per_task = min(_MOST_QUERIES_PER_TASK, max(_FEWEST_QUERIES_PER_TASK, share))
 
-    def work(b: int, start: int, d: int, slice_channels: int) -> None:
+    kernels = {
+        d: forward_kernel(_NUMBERS[dtype], slice_channels, samples.reference_size, block)
+        for d, slice_channels in _channel_slices(num_channels)
+    }
+
+    def work(b: int, start: int) -> None:
         query = b * num_queries
         sample = query * num_heads * num_samples
-        forward_kernel(_NUMBERS[dtype], slice_channels, samples.reference_size, block)(
-            value_at + b * num_tokens * num_heads * head_bytes + d * size,
-            positions_at + 2 * sample * size,
-            attention_at + sample * size,
-            references_at + b * references_per_image * size,
-            out_at + query * num_heads * head_bytes + d * size,
-            levels,
-            order,
-            start,
-            min(start + queries_per_task, num_queries),
-            num_heads,
-            num_samples,
-            head_bytes,
-            samples.box_scale,
-        )
+        for d, kernel in kernels.items():
+            kernel(
+                value_at + b * num_tokens * num_heads * head_bytes + d * size,
+                positions_at + 2 * sample * size,
+                attention_at + sample * size,
+                references_at + b * references_per_image * size,
+                out_at + query * num_heads * head_bytes + d * size,
+                levels,
+                order,
+                start,
+                min(start + queries_per_task, num_queries),
+                num_heads,
+                num_samples,
+                head_bytes,
+                samples.box_scale,
+            )
 
     tasks = (
-        functools.partial(work, b, start, *channels)
+        functools.partial(work, b, start)
         for b in range(num_images)
         for start in range(0, num_queries, queries_per_task)
-        for channels in _channel_slices(num_channels)
     )
     run_tasks(tasks, num_threads)
     return out.to(value.dtype)
@@ -219,8 +223,8 @@ def _backward(
     """Gradients of value, positions, attention and, head by head and if wanted, references.
 
     Whoever works on (image, head, level) owns that part of all of them: nothing is shared, and the
-    result is bitwise the same for every number of threads. The attention of the fused form, which
-    is a softmax nobody else has, is overwritten by its gradient where one pass suffices.
+    result is bitwise the same for every number of threads. The gradient of the attention is that of
+    its softmax where it is given by logits.
     """
     dtype = _compute_dtype(value, samples)
     num_images, num_tokens, num_heads, num_channels = value.shape
@@ -229,11 +233,9 @@ def _backward(
     of_heads = (num_images, num_queries, num_heads, num_levels, samples.reference_size)
     empty = value.numel() * samples.attention.numel() == 0
     make = torch.zeros if empty else torch.empty
-    overwrite = samples.reference_size > 0 and num_channels <= _WIDEST_ROW and not empty
     grad_value = make(value.shape, dtype=dtype)
     grad_positions = make(samples.positions.shape, dtype=dtype)
-    attention = samples.attention
-    grad_attention = attention if overwrite else make(attention.shape, dtype=dtype)
+    grad_attention = make(samples.attention.shape, dtype=dtype)
     grad_references = make(of_heads, dtype=dtype) if with_references else None
     grads = (grad_value, grad_positions, grad_attention, grad_references)
     if empty:
@@ -250,37 +252,43 @@ def _backward(
     block = _block(max(samples.points))
     most_tokens = max(height * width for height, width in samples.shapes)
     scratch_bytes = 2 * most_tokens * min(num_channels, _WIDEST_ROW) * size
-    unused_scratch: list[Bytes] = []
+    unused_scratch: list[_Scratch] = []
+    kernels = {
+        d: backward_kernel(_NUMBERS[dtype], slice_channels, samples.reference_size, block)
+        for d, slice_channels in _channel_slices(num_channels)
+    }
 
     def work(level: int, b: int, m: int) -> None:
         height, width, level_offset, first, num_points = levels[level]
+        query_and_head = b * num_queries * num_heads + m
         rows = b * num_tokens * num_heads * head_bytes + level_offset + m * head_bytes
-        out_rows = (b * num_queries * num_heads + m) * head_bytes
-        sample = ((b * num_queries * num_heads + m) * num_samples + first) * size
+        head_sample = query_and_head * num_samples * size
+        sample = head_sample + first * size
         reference = (b * num_queries * num_levels + level) * samples.reference_size * size
-        head_reference = ((b * num_queries * num_heads + m) * num_levels + level) * size
+        head_reference = (query_and_head * num_levels + level) * samples.reference_size * size
         scratch = _borrow(unused_scratch, scratch_bytes)
-        for d, slice_channels in _channel_slices(num_channels):
-            backward_kernel(_NUMBERS[dtype], slice_channels, samples.reference_size, block)(
-                grad_out_at + out_rows + d * size,
+        for d, kernel in kernels.items():
+            kernel(
+                grad_out_at + query_and_head * head_bytes + d * size,
                 value_at + rows + d * size,
                 positions_at + 2 * sample,
-                attention_at + sample,
+                attention_at + head_sample,
                 references_at + reference,
                 grad_value_at + rows + d * size,
                 grad_positions_at + 2 * sample,
                 grad_attention_at + sample,
-                grad_references_at and grad_references_at + head_reference * samples.reference_size,
+                grad_references_at and grad_references_at + head_reference,
                 order,
                 num_heads,
                 num_levels,
                 num_samples,
+                first,
                 num_points,
                 head_bytes,
                 height,
                 width,
                 samples.box_scale,
-                scratch.ctypes.data + -scratch.ctypes.data % _CACHE_LINE,
+                scratch.address,
                 num_queries * num_points > height * width,
                 d > 0,
             )
@@ -305,12 +313,21 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _borrow(unused: list[Bytes], num_bytes: int) -> Bytes:
-    """Memory that another task has used before, or new: what is new costs a page fault a page."""
+class _Scratch(NamedTuple):
+    """Memory for one task, and where its first cache line begins."""
+
+    memory: np.ndarray[Any, np.dtype[np.uint8]]
+    address: int
+
+
+def _borrow(unused: list[_Scratch], num_bytes: int) -> _Scratch:
+    """What another task has used before, or new: what is new costs a page fault a page."""
     try:
         return unused.pop()
     except IndexError:
-        return np.empty(num_bytes + _CACHE_LINE, np.uint8)
+        memory = np.empty(num_bytes + _CACHE_LINE, np.uint8)
+        address = memory.ctypes.data
+        return _Scratch(memory, address + -address % _CACHE_LINE)
 
 
 def _channel_slices(num_channels: int) -> list[tuple[int, int]]:

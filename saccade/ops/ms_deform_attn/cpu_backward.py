@@ -25,7 +25,10 @@ from .cpu_samples import (
     frame,
     place,
     prefetch_lines,
+    read_attention,
     read_positions,
+    softmax,
+    take_attention,
 )
 
 
@@ -50,17 +53,6 @@ def _pixel_gradients(samples, dots, num_samples):
         samples[X, k] = attention * across if across != 0 else across
         samples[Y, k] = attention * down if down != 0 else down
         samples[ATTENTION, k] = left + x * across
-
-
-@register_jitable
-@no_type_check
-def _read_attention(samples, attention, queries, num_points, stride):
-    number = samples.dtype.type
-    for i in range(len(queries)):
-        source = attention + queries[i] * stride
-        for p in range(num_points):
-            k = i * num_points + p
-            samples[ATTENTION, k] = load(number(0), source + p * samples.itemsize)
 
 
 @register_jitable
@@ -139,7 +131,7 @@ def backward_kernel(
 ) -> Kernel:
     """Compiled for this dtype, these many channels, and blocks of so many samples of a level.
 
-    ``reference_size`` as in ``forward_kernel``, but the attention is given by its weights.
+    ``reference_size`` as in ``forward_kernel``.
     """
     size = np.dtype(number).itemsize
     stamp = sources()
@@ -159,6 +151,7 @@ def backward_kernel(
         num_heads,
         num_levels,
         num_samples,
+        first,
         num_points,
         head_bytes,
         height,
@@ -170,9 +163,12 @@ def backward_kernel(
     ):
         """All gradients of one image, head and level, given by the addresses of their parts.
 
+        Except for the attention, of which all levels are given: this one's begins with sample
+        number ``first``. References make it logits, whose softmax is differentiated elsewhere.
+
         ``further`` channels add to the gradients of positions, attention and references, the first
         ones write. Gradients of references have a part for each head, [Q, M, L, reference_size],
-        or are left out if their address is 0. Those of the attention may replace it.
+        or are left out if their address is 0.
 
         Rows of one head are far apart in memory. If ``packed``, each token's value and gradient
         are kept side by side at ``scratch`` until the end, where they share pages and leave none
@@ -185,6 +181,8 @@ def backward_kernel(
         samples = np.empty((ROWS, block), number)
         offsets = np.empty((4, block), np.int64)
         dots = np.empty((block, 4), number)
+        queries_per_block = block // max(1, num_points)
+        shares = np.empty((num_samples, queries_per_block), number)
         share = box_scale / max(1, num_points)
         units = (number(height), number(width), number(share), reference_size)
         # Bytes from query to query.
@@ -192,7 +190,6 @@ def backward_kernel(
         strides = (num_heads * num_samples * size, num_levels * reference_size * size)
         head_strides = (strides[0], num_heads * strides[1])
         num_tokens = height * width
-        queries_per_block = block // max(1, num_points)
 
         row_bytes = num_channels * size
         if packed:
@@ -212,7 +209,10 @@ def backward_kernel(
             queries = order[begin : begin + queries_per_block]
             num_block_samples = len(queries) * num_points
             read_positions(samples, positions, references, queries, num_points, strides, units)
-            _read_attention(samples, attention, queries, num_points, strides[0])
+            read_attention(shares, attention, queries, strides[0])
+            if reference_size > 0:
+                softmax(shares, samples[WEIGHTS], samples[WEIGHTS + 1], len(queries))
+            take_attention(samples, shares, first, num_points, len(queries))
             place(
                 samples,
                 offsets,
@@ -227,7 +227,7 @@ def backward_kernel(
                 here = queries[i]
                 ahead = order[min(begin + queries_per_block + i, len(order) - 1)]
                 prefetch_lines(positions + 2 * ahead * strides[0], 2 * num_points * size)
-                prefetch_lines(attention + ahead * strides[0], num_points * size)
+                prefetch_lines(attention + ahead * strides[0], num_samples * size)
                 prefetch_lines(grad_positions + 2 * here * strides[0], 2 * num_points * size)
                 prefetch_lines(grad_attention + here * strides[0], num_points * size)
                 prefetch_lines(grad_out + ahead * step, row_bytes)

@@ -16,16 +16,14 @@ import numpy as np
 from .cpu_compile import Kernel, compiled, sources
 from .cpu_rows import add_rows, add_scaled, load, store, zero_row
 from .cpu_samples import (
-    ATTENTION,
     ROWS,
     WEIGHTS,
-    X,
-    Y,
     place,
     prefetch_lines,
     read_attention,
     read_positions,
     softmax,
+    take_attention,
 )
 
 
@@ -83,7 +81,7 @@ def forward_kernel(
                 queries = order[begin:end]
                 read_attention(shares, attention + head, queries, strides[0])
                 if reference_size > 0:
-                    softmax(shares, samples[X], samples[Y], len(queries))
+                    softmax(shares, samples[WEIGHTS], samples[WEIGHTS + 1], len(queries))
                 for level in range(num_levels):
                     height, width, level_offset, first, num_points = levels[level]
                     level_positions = positions + 2 * (head + first * size)
@@ -97,9 +95,7 @@ def forward_kernel(
                         strides,
                         (number(height), number(width), number(share), reference_size),
                     )
-                    for i in range(len(queries)):
-                        for p in range(num_points):
-                            samples[ATTENTION, i * num_points + p] = shares[first + p, i]
+                    take_attention(samples, shares, first, num_points, len(queries))
                     base = value + m * head_bytes + level_offset
                     nowhere = np.int64(outside.ctypes.data) - base
                     place(samples, offsets, len(queries) * num_points, height, width, step, nowhere)

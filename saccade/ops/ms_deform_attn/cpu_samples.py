@@ -34,6 +34,15 @@ def read_attention(attention, address, queries, stride):
 
 @register_jitable
 @no_type_check
+def take_attention(samples, attention, first, num_points, num_queries):
+    """From the attention of all levels that of the points of one, into ``ATTENTION``."""
+    for i in range(num_queries):
+        for p in range(num_points):
+            samples[ATTENTION, i * num_points + p] = attention[first + p, i]
+
+
+@register_jitable
+@no_type_check
 def prefetch_lines(address, num_bytes):
     """Ask for the cache lines that hold so many bytes."""
     for line in range(0, num_bytes, 64):
