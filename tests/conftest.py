@@ -1,6 +1,13 @@
 """Small detectors and datasets that the tests share; shapes in annotations are executed."""
 
+import os
+
+import torch
 from jaxtyping import install_import_hook
+
+# Before anything imports Triton, which looks at it then: without a GPU its kernels are interpreted.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Before the first import of the library. Not the numba kernels, which compile their own source.
 CHECKED = "boxes structures attention model weights data training evaluation analysis compat bench"
@@ -21,7 +28,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from saccade.config import DetectorConfig
