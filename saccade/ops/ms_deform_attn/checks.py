@@ -2,10 +2,19 @@
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
 
+import torch
 from torch import Tensor
 
 Shapes = Sequence[tuple[int, int]]
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_SIDES = (
+    "spatial_shapes is {} but a (height, width) of whole numbers is expected for each level; "
+    "pass the sizes of the maps you flattened."
+)
 
 
 def level_shapes(spatial_shapes: Shapes | Tensor) -> list[tuple[int, int]]:
@@ -13,14 +22,37 @@ def level_shapes(spatial_shapes: Shapes | Tensor) -> list[tuple[int, int]]:
     given = spatial_shapes.tolist() if isinstance(spatial_shapes, Tensor) else spatial_shapes
     try:
         shapes = [(height, width) for height, width in given]
-    except (TypeError, ValueError):
-        shapes = [(-1, -1)]
-    if any(isinstance(side, float) or side < 0 for shape in shapes for side in shape):
-        raise ValueError(
-            f"spatial_shapes is {given} but a (height, width) of whole numbers is expected for "
-            "each level; pass the sizes of the maps you flattened."
-        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(_SIDES.format(given)) from error
+    if not all(_is_count(side) for shape in shapes for side in shape):
+        raise ValueError(_SIDES.format(given))
     return shapes
+
+
+def level_points(
+    points_per_level: Sequence[int] | None, offsets: Tensor, num_levels: int
+) -> list[int]:
+    """How many points each level has, by default the same number, or ValueError."""
+    if points_per_level is None:
+        num_samples = offsets.shape[3] if isinstance(offsets, Tensor) and offsets.ndim > 3 else 0
+        if num_samples % max(1, num_levels) or (num_samples and not num_levels):
+            raise ValueError(
+                f"sampling_offsets has shape {_show(offsets)}, whose K = {num_samples} points are "
+                f"not a multiple of {num_levels} levels; say how many belong to each in "
+                "points_per_level."
+            )
+        return [num_samples // max(1, num_levels)] * num_levels
+    points: Any = points_per_level
+    if isinstance(points, Tensor):
+        points = points.tolist()
+    countable = hasattr(points, "__iter__") and all(_is_count(each) for each in points)
+    if not countable or len(points) != num_levels:
+        shown = list(points) if hasattr(points, "__iter__") else points
+        raise ValueError(
+            f"points_per_level is {shown} but {num_levels} numbers of at least 0 are "
+            "expected, one for each of spatial_shapes."
+        )
+    return list(points)
 
 
 def check_plain(value: Tensor, shapes: Shapes, locations: Tensor, attention: Tensor) -> None:
@@ -78,11 +110,6 @@ def check_fused(
             f"sampling_offsets has shape {_show(offsets)} but [B, Q, M, K, 2] is expected; "
             "flatten levels and points into K, the last dimension is (x, y)."
         )
-    if len(points) != num_levels or any(isinstance(count, float) or count < 0 for count in points):
-        raise ValueError(
-            f"points_per_level is {list(points)} but {num_levels} numbers of at least 0 are "
-            "expected, one for each of spatial_shapes."
-        )
     expected = (num_images, offsets.shape[1], num_heads, sum(points), 2)
     if offsets.shape != expected:
         terms = " + ".join(map(str, points))
@@ -112,21 +139,14 @@ def check_fused(
         value, reference_points=references, sampling_offsets=offsets, attention_logits=logits
     )
     # In this way, since torch.compile cannot trace math.isfinite.
-    if not abs(box_scale) < math.inf:
+    if not isinstance(box_scale, int | float) or not abs(box_scale) < math.inf:
         raise ValueError(
             f"box_scale is {box_scale} but a finite number is expected; 0.5 is the usual one."
         )
 
 
-def default_points(offsets: Tensor, num_levels: int) -> list[int]:
-    """The same number of points for every level."""
-    num_samples = offsets.shape[3] if offsets.ndim > 3 else 0
-    if num_levels == 0 or num_samples % num_levels:
-        raise ValueError(
-            f"sampling_offsets has shape {_show(offsets)}, whose K = {num_samples} points are not "
-            f"a multiple of {num_levels} levels; say how many belong to each in points_per_level."
-        )
-    return [num_samples // num_levels] * num_levels
+def _is_count(side: Any) -> bool:
+    return isinstance(side, Integral | torch.SymInt) and bool(side >= 0)  # type: ignore[operator]
 
 
 def _check_value(value: Tensor, shapes: Shapes) -> None:
@@ -146,7 +166,7 @@ def _check_value(value: Tensor, shapes: Shapes) -> None:
 
 
 def _check_company(value: Tensor, **others: Tensor) -> None:
-    """All on one device, all of floating-point numbers."""
+    """All on one device, all of numbers that the kernels can calculate with."""
     for name, tensor in others.items():
         if tensor.device != value.device:
             raise ValueError(
@@ -158,6 +178,22 @@ def _check_company(value: Tensor, **others: Tensor) -> None:
             raise ValueError(
                 f"{name} is {tensor.dtype} but floating-point numbers are expected; "
                 "convert it, for example with .float()."
+            )
+        if tensor.dtype not in _DTYPES or tensor.layout != torch.strided:
+            raise ValueError(
+                f"{name} is {tensor.dtype} in the layout {tensor.layout} but float64, float32, "
+                "bfloat16 or float16 in a strided one is expected; convert it, for example with "
+                ".to_dense() or .float()."
+            )
+
+
+def check_tensors(**given: Tensor) -> None:
+    """Raise ValueError unless these are tensors."""
+    for name, tensor in given.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(
+                f"{name} is a {type(tensor).__name__} but a torch.Tensor is expected; convert it, "
+                "for example with torch.as_tensor."
             )
 
 

@@ -183,6 +183,7 @@ def _forward(value: Tensor, samples: _Samples) -> Tensor:
     share = -(-num_images * num_queries // (4 * num_threads))
     queries_per_task = min(_MOST_QUERIES_PER_TASK, max(_FEWEST_QUERIES_PER_TASK, share))
 
+    zeros = np.zeros(head_bytes, np.uint8)
     kernels = {
         d: forward_kernel(_NUMBERS[dtype], slice_channels, samples.reference_size, block)
         for d, slice_channels in _channel_slices(num_channels)
@@ -199,6 +200,7 @@ def _forward(value: Tensor, samples: _Samples) -> Tensor:
                 references_at + b * references_per_image * size,
                 out_at + query * num_heads * head_bytes + d * size,
                 levels,
+                zeros.ctypes.data,
                 order,
                 start,
                 min(start + queries_per_task, num_queries),
@@ -251,7 +253,7 @@ def _backward(
     order = _query_order(samples.shapes, num_queries)
     block = _block(max(samples.points))
     most_tokens = max(height * width for height, width in samples.shapes)
-    scratch_bytes = 2 * most_tokens * min(num_channels, _WIDEST_ROW) * size
+    scratch_bytes = 2 * (most_tokens + 1) * min(num_channels, _WIDEST_ROW) * size
     unused_scratch: list[_Scratch] = []
     kernels = {
         d: backward_kernel(_NUMBERS[dtype], slice_channels, samples.reference_size, block)

@@ -18,6 +18,7 @@ from .cpu_compile import Kernel, compiled, sources
 from .cpu_rows import add_to_row, four_dots, load, store, zero_row
 from .cpu_samples import (
     ATTENTION,
+    REACHES,
     ROWS,
     WEIGHTS,
     X,
@@ -49,9 +50,10 @@ def _pixel_gradients(samples, dots, num_samples):
         down = dots[k, 2] - dots[k, 0]
         left = dots[k, 0] + y * down
         down += x * (dots[k, 3] - dots[k, 1] - down)
-        # Zero also where the attention is not finite: such a sample may not have touched the map.
-        samples[X, k] = attention * across if across != 0 else across
-        samples[Y, k] = attention * down if down != 0 else down
+        # No gradient, whatever it would be multiplied with, for a sample that reads nothing.
+        reaches = samples[REACHES, k] != 0
+        samples[X, k] = attention * across if reaches else samples[REACHES, k]
+        samples[Y, k] = attention * down if reaches else samples[REACHES, k]
         samples[ATTENTION, k] = left + x * across
 
 
@@ -171,13 +173,12 @@ def backward_kernel(
         or are left out if their address is 0.
 
         Rows of one head are far apart in memory. If ``packed``, each token's value and gradient
-        are kept side by side at ``scratch`` until the end, where they share pages and leave none
-        unused; that pays where samples are many times as numerous as tokens.
+        are kept side by side until the end, where they share pages and leave none unused; that
+        pays where samples are more numerous than tokens. At ``scratch`` is room for two rows, and
+        for two of every token if ``packed``.
         """
         _ = stamp
         zero = zero_row(number, num_channels)
-        outside = np.zeros(num_channels, number)
-        discarded = np.empty(num_channels, number)
         samples = np.empty((ROWS, block), number)
         offsets = np.empty((4, block), np.int64)
         dots = np.empty((block, 4), number)
@@ -192,18 +193,20 @@ def backward_kernel(
         num_tokens = height * width
 
         row_bytes = num_channels * size
+        # Corners outside the map read zeros, and what they write is not read.
+        zeros = scratch
+        unread = scratch + row_bytes
+        store(zeros, zero)
         if packed:
+            base, token_step, to_gradient = scratch + 2 * row_bytes, 2 * row_bytes, row_bytes
             for t in range(num_tokens):
-                store(scratch + 2 * t * row_bytes, load(zero, value + t * step))
-                store(scratch + (2 * t + 1) * row_bytes, zero)
-            base, token_step, to_gradient = scratch, 2 * row_bytes, row_bytes
+                store(base + t * token_step, load(zero, value + t * step))
+                store(base + t * token_step + row_bytes, zero)
         else:
+            base, token_step, to_gradient = value, step, grad_value - value
             for t in range(num_tokens):
                 store(grad_value + t * step, zero)
-            base, token_step, to_gradient = value, step, grad_value - value
-        # Corners outside the map read zeros, and what they write is not read.
-        nowhere = np.int64(outside.ctypes.data) - base
-        unread = np.int64(discarded.ctypes.data)
+        nowhere = zeros - base
 
         for begin in range(0, len(order), queries_per_block):
             queries = order[begin : begin + queries_per_block]
@@ -272,7 +275,8 @@ def backward_kernel(
 
         if packed:
             for t in range(num_tokens):
-                row = load(zero, scratch + (2 * t + 1) * row_bytes)
+                row = load(zero, base + t * token_step + row_bytes)
                 store(grad_value + t * step, row)
 
-    return compiled(backward)
+    addresses, counts = 9 * "intp, ", 8 * "int64, "
+    return compiled(backward, f"void({addresses}int64[::1], {counts}f8, intp, boolean, boolean)")

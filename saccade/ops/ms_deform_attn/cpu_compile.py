@@ -2,11 +2,13 @@
 
 import functools
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core.compiler_lock import global_compiler_lock
 
 # No nnan or ninf: non-finite numbers are part of the contract.
 _FLAGS = {"contract", "nsz"}
@@ -14,13 +16,25 @@ _FLAGS = {"contract", "nsz"}
 Kernel = Callable[..., None]
 
 
-def compiled(function: Kernel) -> Kernel:
-    """Compiled at its first call, or read from the cache where an earlier process left it."""
-    compiler: Any = functools.partial(njit, nogil=True, fastmath=_FLAGS, error_model="numpy")
+if hasattr(os, "register_at_fork"):
+    # A child forked while another thread compiles would wait for the lock that thread holds.
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )
+
+
+def compiled(function: Kernel, signature: str) -> Kernel:
+    """Compiled now, or read from the cache where an earlier process left it."""
+    compiler: Any = functools.partial(
+        njit, signature, nogil=True, fastmath=_FLAGS, error_model="numpy"
+    )
     try:
         return compiler(cache=True)(function)
-    except RuntimeError:
-        # numba found no folder to write its cache to: every process compiles for itself.
+    except Exception:
+        # No folder to write to, a full disk, a file that was cut off: every process compiles for
+        # itself. What is wrong with the function itself is raised again.
         return compiler()(function)
 
 

@@ -47,6 +47,7 @@ def forward_kernel(
         references,
         out,
         levels,
+        zeros,
         order,
         start,
         stop,
@@ -58,11 +59,10 @@ def forward_kernel(
         """Output of some queries of one image, whose arrays are given by their addresses.
 
         The queries are ``order[start:stop]``. ``levels`` [L, 5] are height, width, offset of the
-        first row, first sample and number of points of each level.
+        first row, first sample and number of points of each level; at ``zeros`` is a row of them.
         """
         _ = stamp
         zero = zero_row(number, num_channels)
-        outside = np.zeros(num_channels, number)
         samples = np.empty((ROWS, block), number)
         offsets = np.empty((4, block), np.int64)
         most_points = 0
@@ -97,8 +97,15 @@ def forward_kernel(
                     )
                     take_attention(samples, shares, first, num_points, len(queries))
                     base = value + m * head_bytes + level_offset
-                    nowhere = np.int64(outside.ctypes.data) - base
-                    place(samples, offsets, len(queries) * num_points, height, width, step, nowhere)
+                    place(
+                        samples,
+                        offsets,
+                        len(queries) * num_points,
+                        height,
+                        width,
+                        step,
+                        zeros - base,
+                    )
                     for i in range(len(queries)):
                         ahead = order[min(end + i, stop - 1)] * strides[0]
                         prefetch_lines(level_positions + 2 * ahead, 2 * num_points * size)
@@ -120,4 +127,8 @@ def forward_kernel(
                             lower = add_scaled(lower, samples[WEIGHTS + 3, k], row)
                         store(target, add_rows(upper, lower))
 
-    return compiled(forward)
+    addresses = 5 * "intp, "
+    return compiled(
+        forward,
+        f"void({addresses}int64[:, ::1], intp, int64[::1], int64, int64, int64, int64, int64, f8)",
+    )

@@ -15,7 +15,7 @@ from numba.extending import register_jitable
 from .cpu_rows import bits_as_float, load, prefetch
 
 # Rows of the scratch memory.
-X, Y, ATTENTION, WEIGHTS = range(4)
+X, Y, ATTENTION, REACHES, WEIGHTS = range(5)
 ROWS = WEIGHTS + 4
 # The smallest power of e whose exponent of two float32 can write down directly.
 _LEAST_EXPONENT = -87.3
@@ -151,16 +151,13 @@ def place(samples, offsets, num_samples, height, width, step, nowhere):
 
     ``step`` leads from a token's row to that of its right neighbour, ``nowhere`` from the level's
     first row to the one that stands for all corners outside. Pixel coordinates become the shares
-    of the right and lower corners.
+    of the right and lower corners; ``REACHES`` is 1 for samples that touch the map, else 0.
     """
     number = samples.dtype.type
     high = number(height)
     wide = number(width)
     one = number(1)
     row_step = width * step
-    # Products of 32-bit numbers, which vector units multiply faster.
-    wide_integer = np.int32(width)
-    step_integer = np.int64(np.int32(step))
     for k in range(num_samples):
         x = samples[X, k]
         y = samples[Y, k]
@@ -174,8 +171,7 @@ def place(samples, offsets, num_samples, height, width, step, nowhere):
         has_top = top >= number(0)
         has_right = (left >= -one) & (left < wide - one)
         has_bottom = (top >= -one) & (top < high - one)
-        token = np.int32(np.int32(top) * wide_integer + np.int32(left))
-        at = np.int64(token) * step_integer
+        at = (np.int64(top) * width + np.int64(left)) * step
         below = at + row_step
         offsets[0, k] = at if has_top & has_left else nowhere
         offsets[1, k] = at + step if has_top & has_right else nowhere
@@ -185,6 +181,7 @@ def place(samples, offsets, num_samples, height, width, step, nowhere):
         share_y = y - top
         samples[X, k] = share_x
         samples[Y, k] = share_y
+        samples[REACHES, k] = one if reaches else number(0)
         upper = (one - share_y) * samples[ATTENTION, k]
         lower = share_y * samples[ATTENTION, k]
         samples[WEIGHTS, k] = upper * (one - share_x)

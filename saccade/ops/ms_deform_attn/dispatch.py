@@ -1,7 +1,6 @@
 """The public operator: checks its arguments and chooses a backend."""
 
-import functools
-import importlib.util
+import importlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -10,14 +9,23 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import registration as registration  # defines torch.ops.saccade
-from .checks import check_fused, check_gradient, check_plain, default_points, level_shapes
+from .checks import (
+    check_fused,
+    check_gradient,
+    check_plain,
+    check_tensors,
+    level_points,
+    level_shapes,
+)
 from .reference import ms_deform_attn_fused_reference, ms_deform_attn_reference
 
 Backend = Literal["auto", "reference", "cpu", "triton"]
 
 _announced: set[str] = set()
+_import_errors: dict[str, str | None] = {}
 
 
 def ms_deform_attn(
@@ -50,8 +58,8 @@ def ms_deform_attn(
             padding must be zero.
         spatial_shapes: (height, width) of each level in tokens. Pairs are better than a tensor:
             a tensor is read back from its device, which stalls GPUs and breaks compiled graphs.
-        sampling_locations: (x, y) as a fraction of the padded map; values outside [0, 1] lie
-            outside the map.
+        sampling_locations: (x, y) as a fraction of the padded map, of which (0, 0) and (1, 1) are
+            the corners.
         attention_weights: ``A``, usually a softmax over (L, P) together.
         backend: ``"cpu"``: numba kernels, compiled at the first call and then cached on disk;
             their gradients are bitwise the same for every number of threads.
@@ -74,11 +82,15 @@ def ms_deform_attn(
     1.5
     """
     shapes = level_shapes(spatial_shapes)
+    check_tensors(
+        value=value, sampling_locations=sampling_locations, attention_weights=attention_weights
+    )
     check_plain(value, shapes, sampling_locations, attention_weights)
     (value,) = _autocast(value)
     chosen = _choose(backend, value.device.type)
     if chosen == "reference":
         return ms_deform_attn_reference(value, shapes, sampling_locations, attention_weights)
+    _refuse_forward_mode(value, sampling_locations, attention_weights)
     return torch.ops.saccade.ms_deform_attn(
         value, _sides(shapes), sampling_locations, attention_weights, chosen
     )
@@ -97,7 +109,8 @@ def ms_deform_attn_fused(
     """``ms_deform_attn`` from what the linear maps of the queries give.
 
     Neither the sampling locations nor the softmax of the logits reaches memory, and neither is
-    ever rounded to half precision, whatever dtype the arguments have. Around a reference point
+    ever rounded to half precision, whatever dtype the arguments have. Under ``torch.autocast`` the
+    value and the logits are cast, references and offsets never are. Around a reference point
     ``p_q = (x, y)`` level l is sampled at ``p_q + Δp / (width_l, height_l)``; around a box
     ``(cx, cy, w, h)``, as in iterative refinement, at ``(cx, cy) + Δp / P_l * (w, h) * box_scale``
     (Deformable DETR, section 4.1 and appendix A.4).
@@ -127,9 +140,13 @@ def ms_deform_attn_fused(
     0.5
     """
     shapes = level_shapes(spatial_shapes)
-    points = points_per_level
-    if points is None:
-        points = default_points(sampling_offsets, len(shapes))
+    check_tensors(
+        value=value,
+        reference_points=reference_points,
+        sampling_offsets=sampling_offsets,
+        attention_logits=attention_logits,
+    )
+    points = level_points(points_per_level, sampling_offsets, len(shapes))
     check_fused(
         value, shapes, reference_points, sampling_offsets, attention_logits, points, box_scale
     )
@@ -139,6 +156,7 @@ def ms_deform_attn_fused(
         return ms_deform_attn_fused_reference(
             value, shapes, reference_points, sampling_offsets, attention_logits, points, box_scale
         )
+    _refuse_forward_mode(value, reference_points, sampling_offsets, attention_logits)
     return torch.ops.saccade.ms_deform_attn_fused(
         value,
         _sides(shapes),
@@ -174,12 +192,19 @@ def ms_deform_attn_gradients(
 
     Raises:
         ValueError: As ``ms_deform_attn``.
+        NotImplementedError: If these gradients are differentiated.
     """
     shapes = level_shapes(spatial_shapes)
+    check_tensors(
+        grad_out=grad_out,
+        value=value,
+        sampling_locations=sampling_locations,
+        attention_weights=attention_weights,
+    )
     check_plain(value, shapes, sampling_locations, attention_weights)
     check_gradient(grad_out, value, sampling_locations)
-    chosen = _choose(backend, value.device.type)
     tensors = (value, sampling_locations, attention_weights)
+    chosen = _choose(backend, value.device.type)
     if chosen != "reference":
         return torch.ops.saccade.ms_deform_attn_backward(
             grad_out, value, _sides(shapes), sampling_locations, attention_weights, chosen
@@ -188,7 +213,7 @@ def ms_deform_attn_gradients(
     with torch.enable_grad():
         out = ms_deform_attn_reference(value, shapes, locations, weights)
     by_value, by_locations, by_weights = torch.autograd.grad(
-        out, (value, locations, weights), grad_out
+        out, (value, locations, weights), grad_out, materialize_grads=True
     )
     return by_value, by_locations, by_weights
 
@@ -215,20 +240,12 @@ def _choose(backend: str, device: str) -> str:
         )
     if backend == "reference":
         return "reference"
-    if backend == "cpu":
-        if device not in ("cpu", "meta"):
-            raise ValueError(
-                f"backend 'cpu' cannot read tensors on {device}; move them to the CPU or "
-                "pass backend='auto'."
-            )
-        return "cpu"
-    if backend == "auto" and device in ("cpu", "meta"):
-        return "cpu"
-    obstacle = _obstacle_to_triton(device)
+    kernels = {"auto": "cpu" if device in ("cpu", "meta") else "triton"}.get(backend, backend)
+    obstacle = _obstacle_to_cpu(device) if kernels == "cpu" else _obstacle_to_triton(device)
     if obstacle is None:
-        return "triton"
-    if backend == "triton":
-        raise ValueError(f"backend 'triton' cannot be used: {obstacle}; pass backend='auto'.")
+        return kernels
+    if backend != "auto":
+        raise ValueError(f"backend {backend!r} cannot be used: {obstacle}; pass backend='auto'.")
     if device not in _announced:
         _announced.add(device)
         warnings.warn(
@@ -239,17 +256,42 @@ def _choose(backend: str, device: str) -> str:
     return "reference"
 
 
+def _refuse_forward_mode(*tensors: Tensor) -> None:
+    """PyTorch itself would take the derivatives to be zero."""
+    if torch.compiler.is_compiling():
+        return
+    for tensor in tensors:
+        if forward_ad.unpack_dual(tensor).tangent is not None:  # type: ignore[no-untyped-call]
+            raise NotImplementedError(
+                "ms_deform_attn was differentiated in forward mode, which its kernels cannot; "
+                "call it with backend='reference', which can."
+            )
+
+
+def _obstacle_to_cpu(device: str) -> str | None:
+    """Why the numba kernels cannot run on such a device, or None."""
+    if device not in ("cpu", "meta"):
+        return f"it cannot read tensors on {device}"
+    return _import_error("numba")
+
+
 def _obstacle_to_triton(device: str) -> str | None:
     """Why the Triton kernels cannot run on such a device, or None."""
-    if not _has_triton():
-        return "the package triton is not installed"
-    if device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
-        return None
-    if device not in ("cuda", "xpu"):
+    interpreted = device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
+    if device not in ("cuda", "xpu") and not interpreted:
         return f"there is no kernel for {device}"
-    return None
+    return _import_error("triton")
 
 
-@functools.cache
-def _has_triton() -> bool:
-    return importlib.util.find_spec("triton") is not None
+def _import_error(package: str) -> str | None:
+    """Why a package cannot be imported, or None."""
+    if torch.compiler.is_compiling():
+        # Imports cannot be traced; where one fails, the first call of the graph says so.
+        return None
+    if package not in _import_errors:
+        try:
+            importlib.import_module(package)
+            _import_errors[package] = None
+        except ImportError as error:
+            _import_errors[package] = f"the package {package} cannot be imported ({error})"
+    return _import_errors[package]

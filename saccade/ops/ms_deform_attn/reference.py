@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def compute_dtype(*tensors: Tensor) -> torch.dtype:
@@ -46,7 +47,8 @@ def ms_deform_attn_reference(
     locations = sampling_locations.to(dtype).unbind(3)
     attention = attention_weights.to(dtype).unbind(3)
     levels = zip(spatial_shapes, locations, attention, strict=True)
-    return _sum_of_levels(value.to(dtype), levels, sampling_locations.shape[1]).to(value.dtype)
+    total = _sum_of_levels(value.to(dtype), levels, sampling_locations.shape[1])
+    return (total + _nothing(sampling_locations, attention_weights)).to(value.dtype)
 
 
 def ms_deform_attn_fused_reference(
@@ -73,7 +75,8 @@ def ms_deform_attn_fused_reference(
         )
     )
     levels = zip(spatial_shapes, locations, torch.split(logits.softmax(-1), points, 3), strict=True)
-    return _sum_of_levels(tokens, levels, sampling_offsets.shape[1]).to(value.dtype)
+    total = _sum_of_levels(tokens, levels, sampling_offsets.shape[1])
+    return (total + _nothing(*tensors)).to(value.dtype)
 
 
 def level_locations(
@@ -117,11 +120,12 @@ def _sum_of_levels(
     num_images, _, num_heads, num_channels = tokens.shape
     image = torch.arange(num_images, device=tokens.device).view(-1, 1, 1, 1)
     head = torch.arange(num_heads, device=tokens.device).view(1, 1, -1, 1)
-    out = tokens.new_zeros(num_images, num_queries, num_heads, num_channels)
+    # Corners outside the map read a token of zeros: an outside value, even a NaN, changes nothing.
+    tokens = F.pad(tokens, (0, 0, 0, 0, 0, 1))
+    nowhere = tokens.shape[1] - 1
+    out = tokens[:, -1:].expand(num_images, num_queries, num_heads, num_channels)
     start = 0
     for (height, width), locations, attention in levels:
-        if height * width == 0:
-            continue
         x, y = locations[..., 0] * width - 0.5, locations[..., 1] * height - 0.5
         # False for NaN, infinity and all that lies too far out to touch the map, as -2 does.
         reaches = (x >= -1) & (x < width) & (y >= -1) & (y < height)
@@ -132,9 +136,13 @@ def _sum_of_levels(
         for row, share_y in ((top, 1 - lower_share), (top + 1, lower_share)):
             for column, share_x in ((left, 1 - right_share), (left + 1, right_share)):
                 inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-                token = start + torch.where(inside, row * width + column, 0)
-                # Selected, not multiplied by zero: an outside corner must not let a NaN through.
-                corner = torch.where(inside[..., None], tokens[image, token, head], 0)
-                out = out + ((share_x * share_y * attention)[..., None] * corner).sum(3)
+                token = torch.where(inside, start + row * width + column, nowhere)
+                weight = (share_x * share_y * attention)[..., None]
+                out = out + (weight * tokens[image, token, head]).sum(3)
         start += height * width
     return out.flatten(2)
+
+
+def _nothing(*tensors: Tensor) -> Tensor:
+    """Zero, of which all of them are part: they have gradients even where there is no level."""
+    return torch.stack([tensor.flatten()[:0].sum() for tensor in tensors]).sum()

@@ -53,7 +53,11 @@ def run_tasks(tasks: Iterable[Callable[[], None]], num_threads: int) -> None:
                 return
             task()
 
-    helpers = [_shared_pool().submit(work) for _ in range(num_threads - 1)]
+    try:
+        helpers = [_shared_pool().submit(work) for _ in range(num_threads - 1)]
+    except RuntimeError:
+        # The interpreter is about to end and starts no more threads: this one does all.
+        helpers = []
     try:
         work()
     finally:
