@@ -1,6 +1,6 @@
 """Who is measured: one function and the inputs it takes, whether ours, PyTorch's or a peer's."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -9,11 +9,10 @@ from torch import Tensor
 
 from saccade.ops import ms_deform_attn, ms_deform_attn_fused
 from saccade.ops.ms_deform_attn import Backend
+from saccade.ops.ms_deform_attn.checks import Shapes as Shapes
 
 from .grid_sample import grid_sample_attention
 from .op_cases import Inputs, OpShape, locations_and_weights
-
-Shapes = Sequence[tuple[int, int]]
 
 LOCATIONS = ("value", "sampling_locations", "attention_weights")
 """What the plain form takes."""
@@ -42,6 +41,8 @@ class Contender:
     """Whether it waits for the GPU, as for copies to it: no CUDA graph can hold that."""
     rounds_locations: bool = False
     """Whether its interface rounds locations to half precision when the rest is."""
+    unfused: str | None = None
+    """Of a fused form: the name of who calculates the same in single steps."""
 
     @property
     def differentiated(self) -> tuple[str, ...]:
@@ -116,7 +117,7 @@ def fused(backend: Backend) -> Contender:
     ) -> Tensor:
         return ms_deform_attn_fused(value, levels, references, offsets, logits, backend=backend)
 
-    return Contender(f"{backend} fused", OFFSETS, function)
+    return Contender(f"{backend} fused", OFFSETS, function, unfused=unfused(backend).name)
 
 
 def of_backend(backend: Backend) -> list[Contender]:

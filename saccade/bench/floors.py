@@ -3,8 +3,8 @@
 Two bounds, and the floor is the higher one:
 
 - *memory*: every byte that has to be read or written once, at the speed of a plain copy. On a CPU
-  the copy moves as many bytes as the case, and so lies in the same caches; on a GPU it is larger
-  than its cache.
+  the copy moves as many bytes as the plain form in the same direction, and so lies in the same
+  caches; on a GPU it is larger than its cache.
 - *rows*: the rows of ``value`` that the samples ask for, four each, all from the nearest cache.
   On a CPU at the speed of PyTorch's fastest sum of rows, ``embedding_bag``, over a table that fits
   the first-level cache; on a GPU at one 128-byte line per clock and multiprocessor.
@@ -55,13 +55,13 @@ class Floor:
         return max(self.memory_seconds, self.row_seconds or 0.0)
 
 
-def measure_speeds(shape: OpShape, inputs: Inputs, touched_rows: int) -> Speeds:
-    """Copy and read rows on the device of ``inputs``; takes a moment."""
+def measure_speeds(shape: OpShape, inputs: Inputs, touched_rows: int, backward: bool) -> Speeds:
+    """Copy and read rows on the device of ``inputs``, for one direction; takes a moment."""
     value = inputs["value"]
     if value.is_cuda:
         return Speeds(_gpu_copy_speed(value.device), _gpu_line_speed(value.device))
     taken = {name: inputs[name] for name in LOCATIONS}
-    num_bytes = moved_bytes(taken, inputs, False, touched_rows)
+    num_bytes = moved_bytes(taken, inputs, backward, touched_rows)
     return Speeds(_cpu_copy_speed(num_bytes), _cpu_row_speed(shape.num_channels, value.dtype))
 
 
@@ -81,7 +81,7 @@ def floor(
         arguments: The names of what it takes.
         touched_rows: From ``count_touched_rows``.
         backward: Whether gradients are calculated too.
-        speeds: From ``measure_speeds``.
+        speeds: From ``measure_speeds``, for the same direction.
     """
     taken = {name: inputs[name] for name in arguments}
     moved = moved_bytes(taken, inputs, backward, touched_rows)

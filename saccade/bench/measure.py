@@ -56,7 +56,8 @@ class CaseTimes:
     """Of the inputs; calls take them in turn."""
     touched_rows: int
     """Rows of value that any sample reads."""
-    speeds: Speeds
+    speeds: dict[str, Speeds]
+    """By direction."""
     results: list[Result]
 
 
@@ -76,32 +77,26 @@ def measure_times(
     inputs = build_inputs(case, dtype, device)
     touched_rows = count_touched_rows(case.shape, inputs)
     advance("the machine's speeds")
-    speeds = measure_speeds(case.shape, inputs, touched_rows)
+    speeds = {
+        direction: measure_speeds(case.shape, inputs, touched_rows, direction == BOTH)
+        for direction in (FORWARD, BOTH)
+    }
     everyone = [BASELINE, *contenders]
     differences = _compare(everyone, case, inputs, advance)
     copies = _copies(inputs)
     results = []
     for direction in (FORWARD, BOTH):
         backward = direction == BOTH
-        timed = [c for c in everyone if backward or not c.deterministic]
-        right = [c for c in timed if differences[c.name].problem(backward) is None]
-        turns, graphs = {}, set()
-        for contender in right:
-            advance(f"{direction}, {contender.name}")
-            call = _call(contender, case, copies, backward)
-            graphable = not contender.waits and case.shape.queries < _FEWEST_QUERIES_WITHOUT_GRAPH
-            turns[contender.name], graph = _turn(call, len(copies), device, graphable)
-            graphs |= {contender.name} if graph else set()
-
-        def announce(name: str, direction: str = direction) -> None:
-            advance(f"{direction}, {name}")
-
-        seconds = take_turns(turns, rounds, announce)
-        for contender in timed:
+        candidates = [c for c in everyone if backward or not c.deterministic]
+        right = [c for c in candidates if differences[c.name].problem(backward) is None]
+        seconds, graphs = _time(right, case, copies, direction, rounds, advance)
+        for contender in candidates:
             taken = contender.prepare(inputs, case.shape)
-            least = floor(case.shape, taken, contender.arguments, touched_rows, backward, speeds)
+            least = floor(
+                case.shape, taken, contender.arguments, touched_rows, backward, speeds[direction]
+            )
             found = differences[contender.name]
-            results.append(_result(contender.name, direction, found, seconds, least, graphs))
+            results.append(_result(contender, direction, found, seconds, least, graphs))
     name = str(dtype).removeprefix("torch.")
     return CaseTimes(case, name, len(copies), touched_rows, speeds, results)
 
@@ -120,6 +115,32 @@ def _compare(
         advance(f"comparison, {contender.name}")
         found[contender.name] = expected.compare(contender, case.shape, inputs)
     return found
+
+
+def _time(
+    contenders: Sequence[Contender],
+    case: OpCase,
+    copies: Sequence[Inputs],
+    direction: str,
+    rounds: int,
+    advance: Callable[[str], None],
+) -> tuple[dict[str, list[float]], set[str]]:
+    """By name, the seconds of every round; and who was replayed from a CUDA graph."""
+
+    def announce(name: str) -> None:
+        advance(f"{direction}, {name}")
+
+    few_queries = case.shape.queries < _FEWEST_QUERIES_WITHOUT_GRAPH
+    turns, graphs = {}, set()
+    for contender in contenders:
+        announce(contender.name)
+        call = _call(contender, case, copies, direction == BOTH)
+        graphable = few_queries and not contender.waits
+        device = copies[0]["value"].device
+        turns[contender.name], graph = _turn(call, len(copies), device, graphable)
+        if graph:
+            graphs.add(contender.name)
+    return take_turns(turns, rounds, announce), graphs
 
 
 def _copies(inputs: Inputs) -> list[Inputs]:
@@ -155,17 +176,18 @@ def _turn(call: Call, num_copies: int, device: torch.device, graphable: bool) ->
 
 
 def _result(
-    name: str,
+    contender: Contender,
     direction: str,
     differences: Differences,
     seconds: Mapping[str, list[float]],
     least: Floor,
     graphs: Container[str],
 ) -> Result:
+    name = contender.name
     mine = seconds.get(name, [])
     time = spread(mine) if mine else None
     slow = seconds.get(BASELINE.name, []) if name != BASELINE.name else []
-    unfused = seconds.get(name.replace(" fused", " unfused"), []) if " fused" in name else []
+    unfused = seconds.get(contender.unfused, []) if contender.unfused is not None else []
     difference = differences.out if direction == FORWARD else differences.gradients
     return Result(
         contender=name,

@@ -40,7 +40,6 @@ def run_op_benchmark(
         OSError: If the file cannot be written.
     """
     device = _device(arguments.device)
-    dtype = getattr(torch, arguments.dtype)
     cases = _cases(arguments, device.type)
     peers = _peers(arguments, device)
     threads = torch.get_num_threads()
@@ -57,24 +56,35 @@ def run_op_benchmark(
         with _progress(console) as progress:
             task = progress.add_task("", total=len(cases))
             for number, case in enumerate(cases, 1):
-                advance = _announcer(
-                    progress, task, f"{number}/{len(cases)} {case.name}, {case.sampling}"
-                )
+                place = f"{number}/{len(cases)} {case.name}, {case.sampling}"
                 contenders = _ours(arguments, case, device.type) + peers
-                if arguments.memory:
-                    memory = measure_memory(case, contenders, dtype, device, advance)
-                    record["cases"].append(dataclasses.asdict(memory))
-                    print_memory(memory, console)
-                else:
-                    rounds = arguments.rounds
-                    times = measure_times(case, contenders, dtype, device, rounds, advance)
-                    record["cases"].append(dataclasses.asdict(times))
-                    print_times(times, console)
+                advance = _announcer(progress, task, place)
+                found = _measure(arguments, case, contenders, device, advance, console)
+                record["cases"].append(found)
                 # After every case, so that an interrupted run keeps what it found.
                 _write(record, file)
     finally:
         torch.set_num_threads(threads)
     console.print(f"\nEvery figure is in {file}.", highlight=False, markup=False)
+
+
+def _measure(
+    arguments: BenchArguments,
+    case: OpCase,
+    contenders: Sequence[Contender],
+    device: torch.device,
+    advance: Callable[[str], None],
+    console: Console,
+) -> dict[str, Any]:
+    """Measure one case and print its table; all its figures."""
+    dtype = getattr(torch, arguments.dtype)
+    if arguments.memory:
+        memory = measure_memory(case, contenders, dtype, device, advance)
+        print_memory(memory, console)
+        return dataclasses.asdict(memory)
+    times = measure_times(case, contenders, dtype, device, arguments.rounds, advance)
+    print_times(times, console)
+    return dataclasses.asdict(times)
 
 
 def _progress(console: Console) -> Progress:

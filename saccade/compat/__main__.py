@@ -1,14 +1,20 @@
 """Run a repository's script unmodified, with the extension that it imports in place.
 
 ``python -m saccade.compat main.py --its --arguments`` is ``python main.py --its --arguments`` after
-``install_extension()``.
+``install_extension()``. Every Python process that the script starts finds the module
+``MultiScaleDeformableAttention`` too: workers of a DataLoader, ``torch.multiprocessing.spawn``,
+``torchrun``. What is part of a package, such as ``mmcv._ext``, only forked processes find; for
+others call ``install_extension()`` at the top of the script.
 """
 
+import os
 import runpy
 import sys
 from pathlib import Path
 
 from .extension import install_extension
+
+_ON_PATH = str(Path(__file__).parent / "on_path")
 
 
 def main() -> None:
@@ -28,6 +34,11 @@ def main() -> None:
     del sys.argv[0]
     # As for any script: its neighbours can be imported.
     sys.path[0] = str(Path(script).resolve().parent)
+    # After the installation, which would take this for a compiled extension. multiprocessing hands
+    # sys.path down to the processes that it spawns, other programs the environment.
+    sys.path.insert(1, _ON_PATH)
+    others = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([_ON_PATH, others] if others else [_ON_PATH])
     runpy.run_path(script, run_name="__main__")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from .operators import Carrier, find_carrier, is_accelerated
+from .operators import Carrier, bring_back, find_carrier, is_accelerated
 
 
 class Acceleration:
@@ -19,15 +19,12 @@ class Acceleration:
     """
 
     def __init__(self, carriers: dict[str, Carrier]) -> None:
-        self._originals = {
-            name: (carrier, carrier.current)
-            for name, carrier in carriers.items()
-            if carrier.obstacle is None
-        }
-        self.names = tuple(self._originals)
+        served = {name: c for name, c in carriers.items() if c.obstacle is None}
+        self.names = tuple(served)
         self.left = {name: c.obstacle for name, c in carriers.items() if c.obstacle is not None}
-        for carrier, _ in self._originals.values():
-            setattr(carrier.module, carrier.attribute, carrier.replacement)
+        self._modules = [carrier.module for carrier in served.values()]
+        for carrier in served.values():
+            carrier.exchange()
 
     @property
     def replaced(self) -> int:
@@ -36,9 +33,8 @@ class Acceleration:
 
     def undo(self) -> None:
         """Put the model's own operators back, except where something else has replaced ours."""
-        for carrier, original in self._originals.values():
-            if carrier.current is carrier.replacement:
-                setattr(carrier.module, carrier.attribute, original)
+        for module in self._modules:
+            bring_back(module)
 
     def __repr__(self) -> str:
         return f"Acceleration(replaced={self.replaced}, left={len(self.left)})"
@@ -61,7 +57,8 @@ def accelerate(model: nn.Module) -> Acceleration:
     Replaces multi-scale deformable attention in this one model: other models, the classes of
     transformers, the weights and the names in the state dict stay as they are. The model then
     returns and learns the same up to rounding, on every device, also compiled; its copies and
-    pickles are accelerated too, ``save_pretrained`` writes what it always wrote.
+    pickles are accelerated too (``restore`` undoes it in them), ``save_pretrained`` writes what it
+    always wrote.
 
     Serves every model of transformers 5.23 that carries the operator: Deformable DETR, RT-DETR and
     RT-DETRv2, D-FINE, DEIMv2, LW-DETR, RF-DETR, Grounding DINO, MM Grounding DINO, OmDet-Turbo,
@@ -87,13 +84,27 @@ def accelerate(model: nn.Module) -> Acceleration:
     return acceleration
 
 
+def restore(model: nn.Module) -> int:
+    """Put a model's own operators back, whoever accelerated it, or what it is a copy of.
+
+    ``Acceleration.undo`` does so in the model that it was returned for, and only there.
+
+    Args:
+        model: As for ``accelerate``.
+
+    Returns:
+        How many operators were put back; 0 if the model was not accelerated.
+    """
+    return sum(bring_back(module) for module in model.modules())
+
+
 def _why_nothing(model: nn.Module, left: dict[str, Any]) -> str:
     kind = type(model).__name__
     before = sum(is_accelerated(module) for module in model.modules())
     if before:
         return (
             f"{kind} was accelerated before, all {before} operators of it; "
-            "keep what the first call returned, or call its undo() before this."
+            "call saccade.compat.restore(model) first, or use it as it is."
         )
     if left:
         name, reason = next(iter(left.items()))

@@ -25,16 +25,18 @@ class _Place:
     """One extension that is served, and what was there before."""
 
     name: str
-    compiled: ModuleType | None
-    """The compiled module whose functions were exchanged; None if there was none."""
+    module: ModuleType | None
+    """The module that was given our functions; None if there was none."""
     functions: dict[str, Callable[..., object]]
-    """Its own functions."""
+    """Its own functions, as many of them as it had."""
 
     def restore(self) -> None:
-        if self.compiled is None:
+        if self.module is None:
             sys.modules.pop(self.name, None)
-        else:
-            vars(self.compiled).update(self.functions)
+            return
+        for name in _FUNCTIONS:
+            vars(self.module).pop(name, None)
+        vars(self.module).update(self.functions)
 
 
 _places: list[_Place] = []
@@ -51,9 +53,14 @@ def install_extension() -> list[str]:
     there), GroundingDINO (``groundingdino._C``) and detrex (``detrex._C``), where those packages
     are installed.
 
-    A compiled module that can be loaded stays and has its two functions exchanged, also for those
-    who imported it before. A second call changes nothing. ``uninstall_extension()`` brings back
-    what was there.
+    A module of that name that can be loaded stays and is given the two functions, in place of its
+    own if it is the compiled one, also for those who imported it before. A second call changes
+    nothing. ``uninstall_extension()`` brings back what was there.
+
+    It holds for this process and those forked from it. A spawned one starts anew and runs the top
+    of the script again: call it there, before the repository's imports and not under
+    ``if __name__ == "__main__"``, and it holds there too. Or leave it out and run the script by
+    ``python -m saccade.compat``.
 
     Returns:
         The names of the modules that are served.
@@ -82,13 +89,13 @@ def uninstall_extension() -> None:
 
 
 def _serve(name: str, ours: ModuleType, folders: list[str] | None = None) -> _Place:
-    compiled = sys.modules.get(name) or _load_compiled(name, folders)
-    if compiled is None:
+    module = sys.modules.get(name) or _load(name, folders)
+    if module is None:
         sys.modules[name] = ours
         return _Place(name, None, {})
-    functions = {key: vars(compiled)[key] for key in _FUNCTIONS if key in vars(compiled)}
-    vars(compiled).update({key: vars(ours)[key] for key in functions})
-    return _Place(name, compiled, functions)
+    functions = {key: vars(module)[key] for key in _FUNCTIONS if key in vars(module)}
+    vars(module).update({key: vars(ours)[key] for key in _FUNCTIONS})
+    return _Place(name, module, functions)
 
 
 def _folders(package: str) -> list[str] | None:
@@ -101,10 +108,10 @@ def _folders(package: str) -> list[str] | None:
     return None if folders is None else list(folders)
 
 
-def _load_compiled(name: str, folders: list[str] | None) -> ModuleType | None:
-    """The compiled module of that name, loaded without the package that it is part of.
+def _load(name: str, folders: list[str] | None) -> ModuleType | None:
+    """The module of that name, loaded without the package that it is part of.
 
-    None if there is none, or none that fits the installed torch.
+    None if there is none, or it cannot be imported, as when compiled for another torch.
     """
     spec = PathFinder.find_spec(name, folders)
     if spec is None or spec.loader is None:

@@ -15,7 +15,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from ..ops import ms_deform_attn_gradients
 from .sampling import sample, without_autocast
 
-_numbers_read: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+Numbers = tuple[Any, ...]
+"""Of a tensor, one tuple in another for each dimension."""
+
+_kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+"""By tensor, its version when its numbers were read, and these."""
 
 
 def ms_deform_attn_forward(
@@ -40,7 +44,7 @@ def ms_deform_attn_forward(
         As ``ms_deform_attn``, in the dtype of ``value`` also under autocast.
 
     Raises:
-        ValueError: As ``ms_deform_attn``; or if a level does not start where the last one ends.
+        ValueError: As ``ms_deform_attn``, and as ``read_levels``.
     """
     return sample(value, read_levels(spatial_shapes, level_start_index), sampling_loc, attn_weight)
 
@@ -83,11 +87,14 @@ def read_levels(
     """(height, width) of each level.
 
     Raises:
-        ValueError: If a level does not start where the last one ends.
+        ValueError: If one is not a tensor of this shape, or a level does not start where the last
+            one ends.
     """
-    levels = [(height, width) for height, width in _read(spatial_shapes)]
+    _check_form("spatial_shapes", spatial_shapes, "[L, 2]", row=(2,))
+    _check_form("level_start_index", level_start_index, "[L]", row=())
+    levels = [(height, width) for height, width in _numbers_of(spatial_shapes)]
     starts = [sum(h * w for h, w in levels[:level]) for level in range(len(levels))]
-    given = _read(level_start_index)
+    given = list(_numbers_of(level_start_index))
     if given != starts:
         raise ValueError(
             f"level_start_index is {given} but levels of (height, width) {levels}, one after "
@@ -96,18 +103,39 @@ def read_levels(
     return levels
 
 
-def _read(tensor: Tensor) -> list[Any]:
+def _check_form(name: str, given: object, shape: str, row: tuple[int, ...]) -> None:
+    if isinstance(given, Tensor):
+        if given.ndim and given.shape[1:] == row:
+            return
+        found = f"has shape {list(given.shape)}"
+    else:
+        found = f"is a {type(given).__name__}"
+    raise ValueError(
+        f"{name} {found} but a tensor {shape} of whole numbers is expected, as the compiled "
+        "extension takes; pass torch.tensor(...) with one row for each level."
+    )
+
+
+def _numbers_of(tensor: Tensor) -> Numbers:
     """The numbers of a tensor; of one on another device once, since a read stalls that device.
 
     A model passes the same two tensors to every layer, and again in the backward pass.
     """
     if tensor.device.type == "cpu" or tensor.is_inference():
-        return tensor.tolist()
-    return _remember(tensor)
+        return _frozen(tensor.tolist())
+    return _numbers_kept(tensor)
 
 
-def _remember(tensor: Tensor) -> list[Any]:
-    """``tensor.tolist()``, read once for as long as it lives and is not written to."""
-    if tensor not in _numbers_read or _numbers_read[tensor][0] != tensor._version:
-        _numbers_read[tensor] = (tensor._version, tensor.tolist())
-    return _numbers_read[tensor][1]
+def _numbers_kept(tensor: Tensor) -> Numbers:
+    """The numbers of a tensor, read once for as long as it lives and is not written to.
+
+    Only writes that torch counts are noticed: not those through ``.data``, nor those by code that
+    shares the memory, such as NumPy or DLPack.
+    """
+    if tensor not in _kept or _kept[tensor][0] != tensor._version:
+        _kept[tensor] = (tensor._version, _frozen(tensor.tolist()))
+    return _kept[tensor][1]
+
+
+def _frozen(numbers: list[Any]) -> Numbers:
+    return tuple(tuple(row) if isinstance(row, list) else row for row in numbers)

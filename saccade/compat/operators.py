@@ -7,6 +7,7 @@
   OneFormer).
 """
 
+import dis
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .sampling import sample
 
 _CORE = "ms_deformable_attn_core"
 """The attribute in which D-FINE and DEIMv2 keep the function."""
+_RAGGED = "multi_scale_deformable_attention_v2"
+_OUTSIDE = -1.0
+"""A location that is outside of every map."""
 
 
 class Accelerated(nn.Module):
@@ -48,17 +53,16 @@ class Carrier:
     obstacle: str | None = None
     """Why it cannot be exchanged."""
 
-    @property
-    def current(self) -> Any:
-        """What is in place of it now."""
-        return getattr(self.module, self.attribute)
+    def exchange(self) -> None:
+        """Put ours in place; ``bring_back`` undoes it."""
+        setattr(self.module, self.attribute, self.replacement)
 
 
 def find_carrier(module: nn.Module) -> Carrier | None:
     """How to exchange the operator of one module; None if it carries none, or carries ours."""
     function = vars(module).get(_CORE)
-    if isinstance(function, FunctionType) and function.__name__ in FUNCTIONS:
-        return Carrier(module, _CORE, FUNCTIONS[function.__name__], _obstacle(module))
+    if function is not None and _is_function(_RAGGED, function):
+        return Carrier(module, _CORE, _RaggedCore(function), _obstacle(module))
     kind: Any = type(module)
     if isinstance(module, Accelerated) or not _calls_operator(kind):
         return None
@@ -70,7 +74,23 @@ def find_carrier(module: nn.Module) -> Carrier | None:
 
 def is_accelerated(module: nn.Module) -> bool:
     """Whether a module's operator was exchanged before."""
-    return isinstance(module, Accelerated) or vars(module).get(_CORE) is sample_ragged
+    return isinstance(module, Accelerated) or isinstance(vars(module).get(_CORE), _RaggedCore)
+
+
+def bring_back(module: nn.Module) -> bool:
+    """Undo the exchange in one module; False if ours is not in place there."""
+    function = vars(module).get(_CORE)
+    if isinstance(function, _RaggedCore):
+        setattr(module, _CORE, function.original)
+        return True
+    if not isinstance(module, Accelerated):
+        return False
+    kind: Any = module.original
+    # Else something has derived a class from ours, as FSDP does.
+    is_ours = type(module) is _accelerated(kind)
+    if is_ours:
+        module.__class__ = kind
+    return is_ours
 
 
 def _obstacle(module: nn.Module) -> str | None:
@@ -81,7 +101,7 @@ def _obstacle(module: nn.Module) -> str | None:
 
 
 def _calls_operator(kind: type[nn.Module]) -> bool:
-    return _is_operator(kind) or bool(_functions_called(kind))
+    return _is_operator(kind) or bool(_functions_called(kind.forward))
 
 
 def _is_operator(kind: type[nn.Module]) -> bool:
@@ -91,9 +111,24 @@ def _is_operator(kind: type[nn.Module]) -> bool:
     )
 
 
-def _functions_called(kind: type[nn.Module]) -> list[str]:
-    code = getattr(kind.forward, "__code__", None)
-    return [name for name in FUNCTIONS if code is not None and name in code.co_names]
+def _is_function(name: str, function: object) -> bool:
+    """Whether this is the function of transformers that has this name."""
+    return (
+        isinstance(function, FunctionType)
+        and function.__name__ == name
+        and list(signature(function).parameters) == list(signature(FUNCTIONS[name]).parameters)
+    )
+
+
+def _functions_called(forward: Any) -> list[str]:
+    """Which functions of transformers a forward names; attributes of the same name are others."""
+    if not isinstance(forward, FunctionType):
+        return []
+    found = [name for name in FUNCTIONS if _is_function(name, forward.__globals__.get(name))]
+    # Read only if there is a chance: a model has many modules.
+    steps = list(dis.get_instructions(forward)) if found else []
+    loaded = {step.argval for step in steps if step.opname == "LOAD_GLOBAL"}
+    return [name for name in found if name in loaded]
 
 
 @functools.cache
@@ -110,7 +145,8 @@ def _blank(kind: Any) -> nn.Module:
 
 def _with_our_functions(forward: Any) -> FunctionType:
     """The same code, which finds our functions where it found those of its own file."""
-    names = {**forward.__globals__, **FUNCTIONS}
+    ours = {name: FUNCTIONS[name] for name in _functions_called(forward)}
+    names = {**forward.__globals__, **ours}
     # By its name torch.compile, up to some version, finds the file and expects its functions there.
     del names["__name__"]
     copy = FunctionType(
@@ -148,23 +184,38 @@ def sample_ragged(
             f"method is {method!r} but an accelerated model can only 'default', which interpolates "
             "between tokens; undo the acceleration to use another."
         )
-    points = list(num_points_list)
+    locations = _by_level(sampling_locations, num_points_list, missing=_OUTSIDE)
+    attention = _by_level(attention_weights, num_points_list, missing=0.0)
+    return sample(value, value_spatial_shapes, locations, attention)
+
+
+def _by_level(samples: Tensor, points: Sequence[int], missing: float) -> Tensor:
+    """[B, Q, M, K, ...] as [B, Q, M, L, P, ...], every level filled up to the most points of any.
+
+    So that one call serves all levels, and their sums are never rounded one by one.
+    """
     if len(set(points)) == 1:
-        locations = torch.unflatten(sampling_locations, 3, (len(points), -1))
-        attention = torch.unflatten(attention_weights, 3, (len(points), -1))
-        return sample(value, value_spatial_shapes, locations, attention)
-    levels = zip(
-        torch.split(value, [height * width for height, width in value_spatial_shapes], 1),
-        [[shape] for shape in value_spatial_shapes],
-        torch.split(sampling_locations.unsqueeze(3), points, 4),
-        torch.split(attention_weights.unsqueeze(3), points, 4),
-        strict=True,
-    )
-    return torch.stack([sample(*level) for level in levels]).sum(0)
+        return torch.unflatten(samples, 3, (len(points), -1))
+    inner = (0, 0) * (samples.ndim - 4)
+    parts = [
+        functional.pad(part, (*inner, 0, max(points) - part.shape[3]), value=missing)
+        for part in torch.split(samples, list(points), 3)
+    ]
+    return torch.stack(parts, 3)
+
+
+@dataclass(frozen=True)
+class _RaggedCore:
+    """``sample_ragged`` where D-FINE and DEIMv2 keep their function, which it remembers."""
+
+    original: Callable[..., Tensor]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        return sample_ragged(*args, **kwargs)
 
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "multi_scale_deformable_attention": sample,
-    "multi_scale_deformable_attention_v2": sample_ragged,
+    _RAGGED: sample_ragged,
 }
 """What replaces each function of transformers, by its name there."""

@@ -23,10 +23,10 @@ def without_autocast(device: torch.device) -> AbstractContextManager[None]:
 
 def sample(
     value: Tensor,
-    spatial_shapes: Sequence[tuple[int, int]] | Tensor,
+    value_spatial_shapes: Sequence[tuple[int, int]] | Tensor,
     sampling_locations: Tensor,
     attention_weights: Tensor,
 ) -> Tensor:
     """``ms_deform_attn``, the same under autocast as outside of it."""
     with without_autocast(value.device):
-        return ms_deform_attn(value, spatial_shapes, sampling_locations, attention_weights)
+        return ms_deform_attn(value, value_spatial_shapes, sampling_locations, attention_weights)

@@ -9,7 +9,8 @@ import tyro
 from saccade.bench.arguments import BenchArguments
 from saccade.bench.op_cases import SHAPES, named_cases
 
-PAGE = (Path(__file__).parents[2] / "docs" / "performance.md").read_text("utf-8")
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "performance.md").read_text("utf-8")
 COMMANDS = re.findall(r"saccade bench (op .*?)(?=[`)\n])", PAGE)
 
 
@@ -25,3 +26,9 @@ def test_commands_are_understood(command: str) -> None:
 
 def test_commands_are_found() -> None:
     assert len(COMMANDS) > 4
+
+
+def test_scripts_that_are_named_are_there() -> None:
+    scripts = re.findall(r"python (benchmarks/\w+\.py)", PAGE)
+    assert scripts
+    assert all((ROOT / script).is_file() for script in scripts)

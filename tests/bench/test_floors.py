@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from saccade.bench import floors
 from saccade.bench.contenders import LOCATIONS, OFFSETS
 from saccade.bench.floors import Speeds, count_touched_rows, floor, measure_speeds, moved_bytes
 from saccade.bench.op_cases import OpCase, OpShape, build_inputs
@@ -71,9 +73,20 @@ def test_the_floor_is_the_higher_bound() -> None:
     assert both.row_bytes == SHAPE.num_samples * 16 * 16
 
 
-def test_the_machine_has_speeds_in_every_dtype() -> None:
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        speeds = measure_speeds(SHAPE, inputs_of(SHAPE, dtype=dtype), 10)
-        assert speeds.copy > 0
-        assert speeds.rows is not None
-        assert speeds.rows > 0
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_machine_has_speeds_in_every_dtype(dtype: torch.dtype) -> None:
+    speeds = measure_speeds(SHAPE, inputs_of(SHAPE, dtype=dtype), 10, backward=False)
+    assert speeds.copy > 0
+    assert speeds.rows is not None
+    assert speeds.rows > 0
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_copy_moves_what_the_plain_form_does_in_this_direction(
+    backward: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(floors, "_cpu_copy_speed", lambda count: asked.append(count) or 1.0)
+    inputs = inputs_of(SHAPE)
+    measure_speeds(SHAPE, inputs, 10, backward)
+    assert asked == [moved_bytes({k: inputs[k] for k in LOCATIONS}, inputs, backward, 10)]

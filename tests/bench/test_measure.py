@@ -53,6 +53,14 @@ def test_only_the_reference_waits_for_the_gpu() -> None:
     assert not any(contender.waits for contender in of_backend("triton"))
 
 
+def test_a_fused_form_names_whom_it_is_compared_with() -> None:
+    for backend in ("cpu", "triton"):
+        names = {contender.name: contender.unfused for contender in of_backend(backend)}
+        assert names.pop(f"{backend} fused") == f"{backend} unfused"
+        assert f"{backend} unfused" in names
+        assert set(names.values()) == {None}
+
+
 def test_determinism_is_measured_on_a_gpu_only() -> None:
     names = [contender.name for contender in of_backend("triton")]
     assert names == ["triton", "triton deterministic", "triton unfused", "triton fused"]

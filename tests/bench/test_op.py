@@ -31,6 +31,7 @@ def test_our_backend_is_measured_beside_grid_sample(bench) -> None:
     (case,) = record["cases"]
     assert case["case"]["sampling"] == "local"
     assert case["case"]["shape"]["levels"] == [[6, 8], [3, 4]]
+    assert list(case["speeds"]) == ["forward", "forward + backward"]
     names = ["grid_sample", "cpu", "cpu unfused", "cpu fused"]
     assert [result["contender"] for result in case["results"]] == 2 * names
     for result in case["results"]:

@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.models.d_fine import modeling_d_fine
 
-from saccade.compat import accelerate
+from saccade.compat import accelerate, operators, restore
 
 from .comparing import run
 from .models import build, inputs
+
+CORE = "ms_deformable_attn_core"
 
 
 @pytest.mark.parametrize("architecture", ["rt_detr", "d_fine", "mask2former"])
@@ -47,6 +50,35 @@ def test_copies_and_pickles_stay_accelerated_and_compute_with_their_own_weights(
             accelerate(twin)
 
 
+@pytest.mark.parametrize("architecture", ["rt_detr", "rt_detr_v2", "d_fine"])
+def test_a_copy_is_restored_by_itself(architecture: str) -> None:
+    model = build(architecture)
+    kinds = [type(module) for module in model.modules()]
+    cores = [vars(module).get(CORE) for module in model.modules()]
+    accelerate(model)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for twin in (copy.deepcopy(model), torch.load(file, weights_only=False)):
+        assert restore(twin) == 2
+        assert [type(module) for module in twin.modules()] == kinds
+        assert [vars(module).get(CORE) for module in twin.modules()] == cores
+        assert restore(twin) == 0
+        assert accelerate(twin).replaced == 2
+    with pytest.raises(ValueError, match="accelerated before"):
+        accelerate(model)
+
+
+def test_a_class_that_something_else_has_made_of_an_accelerated_one_is_left() -> None:
+    model = build("rt_detr")
+    acceleration = accelerate(model)
+    module = model.model.decoder.layers[0].encoder_attn.attn
+    module.__class__ = type("Sharded", (type(module),), {})
+    acceleration.undo()
+    assert type(module).__name__ == "Sharded"
+    assert restore(model) == 0
+
+
 @pytest.mark.parametrize("architecture", ["rt_detr", "d_fine", "mask2former"])
 def test_an_accelerated_model_is_saved_as_it_always_was(architecture: str, tmp_path: Path) -> None:
     model = build(architecture)
@@ -73,7 +105,9 @@ def test_an_acceleration_undoes_itself_at_the_end_of_a_block() -> None:
 def test_a_second_acceleration_is_refused_until_the_first_is_undone() -> None:
     model = build("mask2former")
     first = accelerate(model)
-    with pytest.raises(ValueError, match=r"accelerated before, all 2 operators of it; keep"):
+    with pytest.raises(
+        ValueError, match=r"accelerated before, all 2 operators of it; call .*restore\(model\)"
+    ):
         accelerate(model)
     first.undo()
     first.undo()
@@ -144,3 +178,60 @@ def test_a_module_that_only_shares_the_name_is_not_taken_for_the_operator() -> N
 
     with pytest.raises(ValueError, match="has no multi-scale"):
         accelerate(nn.Sequential(MultiScaleDeformableAttention()))
+
+
+def multi_scale_deformable_attention(value: Tensor) -> Tensor:
+    """Named as the function of transformers; another one."""
+    return value
+
+
+def test_a_method_that_only_shares_the_name_is_not_taken_for_the_operator() -> None:
+    class Attention(nn.Module):
+        def forward(self, value: Tensor) -> Tensor:
+            return self.multi_scale_deformable_attention(value)
+
+        def multi_scale_deformable_attention(self, value: Tensor) -> Tensor:
+            return value
+
+    with pytest.raises(ValueError, match="has no multi-scale"):
+        accelerate(nn.Sequential(Attention()))
+
+
+def test_a_function_that_only_shares_the_name_is_not_taken_for_the_operator() -> None:
+    class Attention(nn.Module):
+        def forward(self, value: Tensor) -> Tensor:
+            return multi_scale_deformable_attention(value)
+
+    with pytest.raises(ValueError, match="has no multi-scale"):
+        accelerate(nn.Sequential(Attention()))
+
+
+def test_a_name_that_is_nowhere_is_not_taken_for_the_operator() -> None:
+    class Attention(nn.Module):
+        def forward(self, value: Tensor) -> Tensor:
+            return multi_scale_deformable_attention_v2(value)
+
+    with pytest.raises(ValueError, match="has no multi-scale"):
+        accelerate(nn.Sequential(Attention()))
+
+
+def test_as_many_points_as_each_level_likes_are_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    sample = operators.sample
+    monkeypatch.setattr(operators, "sample", lambda *a: calls.append(a) or sample(*a))
+    generator = torch.Generator().manual_seed(0)
+    value = torch.randn(2, 24, 3, 4, generator=generator, dtype=torch.float64)
+    locations = torch.rand(2, 5, 3, 9, 2, generator=generator, dtype=torch.float64)
+    weights = torch.rand(2, 5, 3, 9, generator=generator, dtype=torch.float64)
+    shapes, points = [(4, 4), (2, 3), (1, 2)], [3, 5, 1]
+    leaves = [x.requires_grad_() for x in (value, locations, weights)]
+    ours = operators.sample_ragged(value, shapes, locations, weights, points)
+    theirs = modeling_d_fine.multi_scale_deformable_attention_v2(
+        value, shapes, locations, weights, points
+    )
+    assert len(calls) == 1
+    torch.testing.assert_close(ours, theirs)
+    direction = torch.randn(ours.shape, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, leaves, direction), torch.autograd.grad(theirs, leaves, direction)
+    )

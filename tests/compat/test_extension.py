@@ -6,8 +6,10 @@ The stand-ins call as the repositories do: Deformable-DETR, DINO and Mask2Former
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from torch import Tensor
 from saccade.compat import install_extension, uninstall_extension
 from saccade.compat.__main__ import main as run_script
 from saccade.compat.mmcv_extension import StandIn
-from saccade.compat.official_extension import _remember, read_levels
+from saccade.compat.official_extension import _numbers_kept, read_levels
 from saccade.ops import ms_deform_attn_reference
 
 from .stand_ins import COMPILED, MMCV_CALLER, MMCV_UTILS, OFFICIAL_CALLER
@@ -86,10 +88,41 @@ def test_a_script_runs_unmodified(
     script = "import sys, caller; print(__name__, sys.argv[1:], caller.extension.__name__)"
     write({"main.py": script, "caller.py": OFFICIAL_CALLER})
     monkeypatch.setattr(sys, "path", ["", *sys.path[1:]])
+    monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.setattr(sys, "argv", ["compat", str(tmp_path / "main.py"), "--lr", "1"])
     run_script()
     name = "saccade.compat.official_extension"
     assert capsys.readouterr().out == f"__main__ ['--lr', '1'] {name}\n"
+
+
+SPAWNING = """
+import multiprocessing
+import MultiScaleDeformableAttention as extension
+
+def work():
+    assert extension.ms_deform_attn_backward.__module__ == "saccade.compat.official_extension"
+
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=work)
+    process.start()
+    process.join()
+    print("exit status", process.exitcode)
+"""
+
+
+def test_processes_that_a_script_spawns_find_the_extension(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    write({"main.py": SPAWNING})
+    monkeypatch.setattr(sys, "argv", ["compat", str(tmp_path / "main.py")])
+    monkeypatch.setattr(sys, "path", ["", *sys.path[1:]])
+    monkeypatch.setenv("PYTHONPATH", "their/own")
+    run_script()
+    assert capsys.readouterr().out == "exit status 0\n"
+    # What other programs than multiprocessing hand down to the Python that they start.
+    ours, theirs = os.environ["PYTHONPATH"].split(os.pathsep)
+    assert PathFinder.find_spec("MultiScaleDeformableAttention", [ours]) is not None
+    assert theirs == "their/own"
 
 
 @pytest.mark.parametrize("given", [[], ["absent.py"]])
@@ -132,14 +165,35 @@ def test_levels_in_another_order_are_refused() -> None:
         read_levels(torch.tensor(LEVELS), torch.tensor([6, 0]))
 
 
+@pytest.mark.parametrize(
+    ("shapes", "starts", "message"),
+    [
+        (
+            torch.tensor([4, 5]),
+            torch.tensor([0]),
+            r"spatial_shapes has shape \[2\] but a tensor \[",
+        ),
+        (torch.zeros(2, 3), torch.tensor([0]), r"spatial_shapes has shape \[2, 3\] but"),
+        (torch.tensor(LEVELS), torch.tensor(0), r"level_start_index has shape \[\] but"),
+        (LEVELS, torch.tensor([0, 20]), r"spatial_shapes is a list but a tensor \[L, 2\] .* pass"),
+        (torch.tensor(LEVELS), [0, 20], r"level_start_index is a list but a tensor \[L\] "),
+    ],
+)
+def test_levels_in_another_form_are_refused(
+    shapes: object, starts: object, message: str, unchecked_shapes: None
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_levels(shapes, starts)
+
+
 def test_a_tensor_is_read_from_its_device_again_only_if_written_to() -> None:
-    numbers = torch.tensor([1, 2])
-    read = _remember(numbers)
-    assert read == [1, 2]
-    assert _remember(numbers) is read
+    numbers = torch.tensor([[1, 2]])
+    read = _numbers_kept(numbers)
+    assert read == ((1, 2),)
+    assert _numbers_kept(numbers) is read
     numbers.add_(1)
-    assert _remember(numbers) == [2, 3]
-    assert _remember(numbers.clone()) is not _remember(numbers)
+    assert _numbers_kept(numbers) == ((2, 3),)
+    assert _numbers_kept(numbers.clone()) is not _numbers_kept(numbers)
 
 
 def test_a_second_installation_changes_nothing() -> None:
@@ -181,6 +235,17 @@ def test_a_compiled_extension_that_does_not_load_is_replaced(write: Write) -> No
     uninstall_extension()
     with pytest.raises(ImportError, match="undefined symbol"):
         importlib.import_module("MultiScaleDeformableAttention")
+
+
+def test_a_module_of_that_name_without_the_functions_is_given_them(write: Write) -> None:
+    write({"MultiScaleDeformableAttention.py": "own = 1", "caller.py": OFFICIAL_CALLER})
+    install_extension()
+    caller = importlib.import_module("caller")
+    assert_like_the_reference(caller.Attention)
+    assert caller.extension.own == 1
+    uninstall_extension()
+    assert caller.extension.own == 1
+    assert not hasattr(caller.extension, "ms_deform_attn_forward")
 
 
 @pytest.mark.parametrize("compiled", [True, False])

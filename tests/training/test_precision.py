@@ -1,7 +1,10 @@
 import pytest
 import torch
+from torch import Tensor
 
+from saccade.attention import deformable
 from saccade.model import DetectorModel
+from saccade.ops import ms_deform_attn_fused
 from saccade.run_config import LossConfig
 from saccade.structures import Batch, Targets
 from saccade.training import SetCriterion
@@ -33,19 +36,21 @@ def test_bf16_trains_like_fp32(kind: str) -> None:
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.95
 
 
-def test_locations_stay_in_float32_under_autocast() -> None:
+def test_locations_stay_in_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounded to bf16, a location at the right end of a wide map is off by a third of a pixel."""
-    seen = []
+    references = []
+
+    def record(
+        value: Tensor, spatial_shapes: object, reference_points: Tensor, *rest: Tensor
+    ) -> Tensor:
+        references.append(reference_points)
+        return ms_deform_attn_fused(value, spatial_shapes, reference_points, *rest)
+
+    monkeypatch.setattr(deformable, "ms_deform_attn_fused", record)
     model = DetectorModel(small_config("learned")).eval()
-    attention = model.decoder.layers[0].cross_attention
-    original = attention.sampling_locations
-
-    def record(*arguments: object) -> torch.Tensor:
-        seen.append(original(*arguments))
-        return seen[-1]
-
-    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", torch.bfloat16):
-        patch.setattr(attention, "sampling_locations", record)
+    with torch.autocast("cpu", torch.bfloat16):
         predictions = model(Batch.from_images([torch.randn(3, 64, 64)]))
-    assert seen[0].dtype == torch.float32
+    # Points of the encoder's tokens and of learned queries, then boxes.
+    assert {x.shape[-1] for x in references} == {2, 4}
+    assert {x.dtype for x in references} == {torch.float32}
     assert predictions.boxes.dtype == torch.float32

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -139,9 +139,9 @@ def check_fused(
         value, reference_points=references, sampling_offsets=offsets, attention_logits=logits
     )
     # In this way, since torch.compile cannot trace math.isfinite.
-    if not isinstance(box_scale, int | float) or not abs(box_scale) < math.inf:
+    if not isinstance(box_scale, Real) or not abs(box_scale) < math.inf:
         raise ValueError(
-            f"box_scale is {box_scale} but a finite number is expected; 0.5 is the usual one."
+            f"box_scale is {box_scale!r} but a finite number is expected; 0.5 is the usual one."
         )
 
 

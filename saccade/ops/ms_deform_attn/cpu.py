@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .cpu_backward import backward_kernel
+from .cpu_backward import backward_kernel, softmax_backward_kernel
 from .cpu_forward import forward_kernel
 from .reference import compute_dtype
 from .threads import run_tasks
@@ -23,6 +23,8 @@ _WIDEST_ROW = 64
 # Samples of a level worked on together: their places and weights stay in the cache.
 _SAMPLES_PER_BLOCK = 256
 _FEWEST_QUERIES_PER_TASK, _MOST_QUERIES_PER_TASK = 32, 256
+# Queries and heads whose softmax is calculated together, and handed out together.
+_ROWS_OF_SOFTMAX, _ROWS_PER_TASK = 64, 8192
 # Below this many channel products threads cost more than they bring (about 0.2 ms of one core).
 _WORTH_THREADS = 2_000_000
 _TILE = 8
@@ -137,15 +139,25 @@ def fused_backward(
 
 
 def _softmax_backward(gradient: Tensor, logits: Tensor) -> None:
-    """From the gradient of the softmax to that of the logits, in place, some queries at a time.
-
-    The softmax is calculated again, since to keep it would take as much memory as the gradient.
-    """
-    chunks = zip(gradient.split(1024, 1), logits.split(1024, 1), strict=True)  # type: ignore[no-untyped-call]
-    for grad, some_logits in chunks:
-        attention = some_logits.softmax(-1)
-        grad.mul_(attention)
-        grad.addcmul_(attention, grad.sum(-1, keepdim=True), value=-1)
+    """From the gradient of the softmax to that of the logits, in place."""
+    num_samples = logits.shape[-1]
+    if logits.numel() == 0:
+        return
+    num_rows = logits.numel() // num_samples
+    kernel = softmax_backward_kernel(_NUMBERS[logits.dtype], _ROWS_OF_SOFTMAX)
+    gradient_at, logits_at = gradient.data_ptr(), logits.data_ptr()
+    tasks = (
+        functools.partial(
+            kernel,
+            logits_at,
+            gradient_at,
+            start,
+            min(start + _ROWS_PER_TASK, num_rows),
+            num_samples,
+        )
+        for start in range(0, num_rows, _ROWS_PER_TASK)
+    )
+    run_tasks(tasks, torch.get_num_threads() if num_rows > _ROWS_PER_TASK else 1)
 
 
 def _plain(

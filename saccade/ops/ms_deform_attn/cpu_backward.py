@@ -280,3 +280,36 @@ def backward_kernel(
 
     addresses, counts = 9 * "intp, ", 8 * "int64, "
     return compiled(backward, f"void({addresses}int64[::1], {counts}f8, intp, boolean, boolean)")
+
+
+@functools.cache
+def softmax_backward_kernel(number: type[np.floating[Any]], block: int) -> Kernel:
+    """Compiled for this dtype and for so many queries and heads at a time."""
+    size = np.dtype(number).itemsize
+    stamp = sources()
+
+    @no_type_check
+    def softmax_backward(logits, gradient, start, stop, num_samples):
+        """From the gradient of the softmax to that of the logits, in place.
+
+        Both are addresses of arrays [Q * M, K], of which rows ``start`` to ``stop`` are meant. The
+        softmax is calculated again, since to keep it would take as much memory as the gradient.
+        """
+        _ = stamp
+        attention = np.empty((num_samples, block), number)
+        total = np.empty((2, block), number)
+        rows = np.arange(start, stop)
+        for begin in range(0, len(rows), block):
+            part = rows[begin : begin + block]
+            read_attention(attention, logits, part, num_samples * size)
+            softmax(attention, total[0], total[1], len(part))
+            for i in range(len(part)):
+                row = gradient + part[i] * num_samples * size
+                mean = number(0)
+                for k in range(num_samples):
+                    mean += attention[k, i] * load(mean, row + k * size)
+                for k in range(num_samples):
+                    slope = load(mean, row + k * size) - mean
+                    store(row + k * size, attention[k, i] * slope)
+
+    return compiled(softmax_backward, "void(intp, intp, int64, int64, int64)")

@@ -164,7 +164,7 @@ def ms_deform_attn_fused(
         reference_points.expand(-1, -1, len(shapes), -1),
         sampling_offsets,
         attention_logits,
-        box_scale,
+        float(box_scale),
         chosen,
     )
 

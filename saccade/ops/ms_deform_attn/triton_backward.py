@@ -196,8 +196,9 @@ def _backward_kernel(
             slope_y = slope_left + share_x * (slope_right - slope_left)
             grad_a = dot00 + share_y * slope_left + share_x * slope_x
             tl.store(grad_attention + at, grad_a.to(grad_attention.dtype.element_ty), live)
-            grad_x = attention * slope_x
-            grad_y = attention * slope_y
+            # No gradient, whatever it would be multiplied with, for a sample that reads nothing.
+            grad_x = tl.where(inside != 0, attention * slope_x, 0)
+            grad_y = tl.where(inside != 0, attention * slope_y, 0)
             # The scale of a sample that reads nothing may be infinite or not a number.
             place_x = tl.where(grad_x == 0, 0, grad_x * scale_x)
             place_y = tl.where(grad_y == 0, 0, grad_y * scale_y)

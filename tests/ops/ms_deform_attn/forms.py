@@ -149,6 +149,15 @@ def random_case(
     return replaced(case, lambda x: x.to(dtype))
 
 
+def case_without_levels(form: str, references: int = 0) -> AnyCase:
+    value, samples = torch.ones(2, 0, 2, 4), (2, 7, 2, 0)
+    if form == "plain":
+        return Case(value, [], torch.ones(*samples, 3, 2), torch.ones(*samples, 3))
+    numbers = 2 if form == "fused" else 4
+    centres = torch.ones(2, 7, references, numbers)
+    return FusedCase(value, [], centres, torch.ones(*samples, 2), torch.ones(*samples))
+
+
 def anywhere(case):
     """The case with references that are no round numbers."""
     generator = torch.Generator().manual_seed(5)

@@ -5,6 +5,8 @@ import warnings
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
+from torch.func import jvp
 
 from .conftest import Case
 from .forms import (
@@ -130,6 +132,44 @@ def test_the_reference_has_second_derivatives(form):
     first = torch.autograd.grad(out, wanted, create_graph=True)
     second = torch.autograd.grad(sum(x.square().sum() for x in first), wanted)
     assert all(x.isfinite().all() and x.any() for x in second)
+
+
+# PyTorch's own rules for this mode are compiled when they are first needed.
+forward_mode = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+
+
+def pushed_forward(case, name, backend):
+    """Output and its derivative along one tensor of the case, in a fixed direction."""
+    given = getattr(case, name)
+    along = torch.linspace(0, 3, given.numel(), dtype=given.dtype).cos().view(given.shape)
+    return jvp(lambda x: call(case._replace(**{name: x}), backend), (given,), (along,)), along
+
+
+@forward_mode
+@every_form
+@pytest.mark.parametrize("backend", ["cpu", "auto"])
+def test_a_derivative_in_forward_mode_names_the_backend_that_has_it(form, backend):
+    case = random_case(form)
+    for name, x in tensors(case).items():
+        with pytest.raises(NotImplementedError, match="backend='reference'"):
+            pushed_forward(case, name, backend)
+        with forward_ad.dual_level():
+            dual = case._replace(**{name: forward_ad.make_dual(x, torch.ones_like(x))})
+            with pytest.raises(NotImplementedError, match="backend='reference'"):
+                call(dual, backend)
+            assert torch.equal(call(case, backend), call(case))
+
+
+@forward_mode
+@every_form
+def test_the_reference_has_derivatives_in_forward_mode(form):
+    case = random_case(form, dtype=torch.float64)
+    expected = results(case, "reference")
+    upstream = upstream_of(expected["out"])
+    for name in tensors(case):
+        (out, pushed), along = pushed_forward(case, name, "reference")
+        assert torch.equal(out, expected["out"])
+        torch.testing.assert_close((pushed * upstream).sum(), (expected[name] * along).sum())
 
 
 @every_form

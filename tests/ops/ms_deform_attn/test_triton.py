@@ -16,9 +16,11 @@ from .forms import (
     anywhere,
     assert_same,
     call,
+    case_without_levels,
     every_form,
     exact_results,
     express,
+    leaves_of,
     random_case,
     replaced,
     results,
@@ -154,12 +156,22 @@ def test_accuracy_at_odd_and_usual_channels(channels, deterministic):
     [
         {"shapes": [(1, 1)], "images": 1, "heads": 1, "points": 1},
         {"shapes": [(1, 5), (4, 1), (2, 2)], "points": 5},
-        {"queries": 9, "heads": 3, "images": 3, "points": 2},
         {"queries": 18},  # as many as tokens: taken in patches
-        {"shapes": [(5, 9), (2, 1)], "queries": 47, "images": 1, "heads": 1},
     ],
 )
 def test_accuracy_at_odd_sizes(form, sizes, deterministic):
+    assert_accurate(small_case(form, **sizes), deterministic=deterministic)
+
+
+@pytest.mark.parametrize(("form", "deterministic"), [("plain", False), ("fused-boxes", True)])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"queries": 9, "heads": 3, "images": 3, "points": 2},
+        {"shapes": [(5, 9), (2, 1)], "queries": 47, "images": 1, "heads": 1},
+    ],
+)
+def test_accuracy_at_larger_odd_sizes(form, sizes, deterministic):
     assert_accurate(small_case(form, **sizes), deterministic=deterministic)
 
 
@@ -286,6 +298,33 @@ def test_empty_inputs(form, empty, deterministic):
     for name, shape in shapes.items():
         assert ours[name].shape == shape, name
         assert (ours[name] == 0).all(), name
+
+
+@every_form
+def test_no_levels_give_nothing(form):
+    case = replaced(case_without_levels(form), lambda x: x.to(DEVICE))
+    ours = results(case, "triton")
+    assert ours["out"].shape == (2, 7, 8)
+    assert not any(x.any() for x in ours.values())
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")  # numpy's, of products that are not used
+@every_form
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+@pytest.mark.parametrize("place", [float("nan"), 1e6])
+def test_samples_that_touch_nothing_get_no_gradient_from_a_broken_loss(form, number, place):
+    case = small_case(form)
+    places = case.sampling_locations if form == "plain" else case.sampling_offsets
+    places[1] = place
+    leaves = leaves_of(replaced(case, lambda x: x.to(DEVICE)))
+    out = call(leaves, "triton")
+    upstream = upstream_of(out)
+    upstream[1] = number
+    out.backward(upstream)
+    for name, x in tensors(leaves).items():
+        if not name.startswith("attention"):
+            assert (x.grad[1] == 0).all(), name
+        assert x.grad[0].isfinite().all(), name
 
 
 @every_form
