@@ -138,11 +138,15 @@ def check_fused(
     _check_company(
         value, reference_points=references, sampling_offsets=offsets, attention_logits=logits
     )
-    # In this way, since torch.compile cannot trace math.isfinite.
-    if not isinstance(box_scale, Real) or not abs(box_scale) < math.inf:
+    if not _is_finite(box_scale):
         raise ValueError(
             f"box_scale is {box_scale!r} but a finite number is expected; 0.5 is the usual one."
         )
+
+
+def _is_finite(number: Any) -> bool:
+    # In this way, since torch.compile cannot trace math.isfinite.
+    return isinstance(number, Real) and abs(float(number)) < math.inf
 
 
 def _is_count(side: Any) -> bool:

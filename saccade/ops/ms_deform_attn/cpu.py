@@ -11,8 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .cpu_backward import backward_kernel, softmax_backward_kernel
+from .cpu_backward import backward_kernel
 from .cpu_forward import forward_kernel
+from .cpu_softmax import softmax_kernel
 from .reference import compute_dtype
 from .threads import run_tasks
 
@@ -24,8 +25,8 @@ _WIDEST_ROW = 64
 # Samples of a level worked on together: their places and weights stay in the cache.
 _SAMPLES_PER_BLOCK = 256
 _FEWEST_QUERIES_PER_TASK, _MOST_QUERIES_PER_TASK = 32, 256
-# Queries and heads whose softmax is calculated together, and handed out together.
-_ROWS_OF_SOFTMAX, _ROWS_PER_TASK = 64, 8192
+# Queries and heads whose softmax is calculated in one task.
+_ROWS_PER_TASK = 8192
 # Below this many channel products threads cost more than they bring (about 0.2 ms of one core).
 _WORTH_THREADS = 2_000_000
 _TILE = 8
@@ -42,7 +43,7 @@ class _Samples(NamedTuple):
     positions: Tensor
     """[B Q M K 2]: locations, or offsets from the references."""
     attention: Tensor
-    """[B Q M K]: weights, or logits if there are references."""
+    """[B Q M K]: weights; in the forward of the fused form logits."""
     references: Tensor | None
     """[B Q L 2 or 4], or None if positions are locations."""
     box_scale: float
@@ -119,18 +120,20 @@ def fused_backward(
     """
     dtype = compute_dtype(value, reference_points, sampling_offsets, attention_logits)
     logits = attention_logits.detach().to(dtype).contiguous()
+    attention = _allocate(logits.shape, dtype)
+    _run_softmax(logits, attention, backward=False)
     samples = _Samples(
         tuple(spatial_shapes),
         tuple(points_per_level),
         sampling_offsets,
-        logits,
+        attention,
         reference_points,
         box_scale,
     )
     grad_value, grad_offsets, grad_attention, grad_references = _backward(
         grad_out, value, samples, with_references
     )
-    _softmax_backward(grad_attention, logits)
+    _run_softmax(logits, grad_attention, backward=True)
     if grad_references is not None:
         grad_references = grad_references.sum(2).to(reference_points.dtype)
     return (
@@ -141,22 +144,17 @@ def fused_backward(
     )
 
 
-def _softmax_backward(gradient: Tensor, logits: Tensor) -> None:
-    """From the gradient of the softmax to that of the logits, in place."""
+def _run_softmax(logits: Tensor, result: Tensor, backward: bool) -> None:
+    """Write the softmax of the logits to ``result``, or from its gradient there make theirs."""
     num_samples = logits.shape[-1]
     if logits.numel() == 0:
         return
     num_rows = logits.numel() // num_samples
-    kernel = softmax_backward_kernel(_NUMBERS[logits.dtype], _ROWS_OF_SOFTMAX)
-    gradient_at, logits_at = gradient.data_ptr(), logits.data_ptr()
+    kernel = softmax_kernel(_NUMBERS[logits.dtype], backward)
+    addresses = logits.data_ptr(), result.data_ptr()
     tasks = (
         functools.partial(
-            kernel,
-            logits_at,
-            gradient_at,
-            start,
-            min(start + _ROWS_PER_TASK, num_rows),
-            num_samples,
+            kernel, *addresses, start, min(start + _ROWS_PER_TASK, num_rows), num_samples
         )
         for start in range(0, num_rows, _ROWS_PER_TASK)
     )
@@ -240,8 +238,8 @@ def _backward(
     """Gradients of value, positions, attention and, head by head and if wanted, references.
 
     Whoever works on (image, head, level) owns that part of all of them: nothing is shared, and the
-    result is bitwise the same for every number of threads. The gradient of the attention is that of
-    its softmax where it is given by logits.
+    result is bitwise the same for every number of threads. The attention of the fused form, which
+    nobody else has, is overwritten by its gradient where one pass over the channels suffices.
     """
     dtype = _compute_dtype(value, samples)
     num_images, num_tokens, num_heads, num_channels = value.shape
@@ -252,7 +250,8 @@ def _backward(
     make = functools.partial(torch.zeros, dtype=dtype) if empty else _allocate
     grad_value = make(value.shape, dtype=dtype)
     grad_positions = make(samples.positions.shape, dtype=dtype)
-    grad_attention = make(samples.attention.shape, dtype=dtype)
+    overwrite = samples.references is not None and num_channels <= _WIDEST_ROW and not empty
+    grad_attention = samples.attention if overwrite else make(samples.attention.shape, dtype=dtype)
     grad_references = make(of_heads, dtype=dtype) if with_references else None
     grads = (grad_value, grad_positions, grad_attention, grad_references)
     if empty:
@@ -279,8 +278,7 @@ def _backward(
         height, width, level_offset, first, num_points = levels[level]
         query_and_head = b * num_queries * num_heads + m
         rows = b * num_tokens * num_heads * head_bytes + level_offset + m * head_bytes
-        head_sample = query_and_head * num_samples * size
-        sample = head_sample + first * size
+        sample = (query_and_head * num_samples + first) * size
         reference = (b * num_queries * num_levels + level) * samples.reference_size * size
         head_reference = (query_and_head * num_levels + level) * samples.reference_size * size
         scratch = _borrow(unused_scratch, scratch_bytes)
@@ -289,7 +287,7 @@ def _backward(
                 grad_out_at + query_and_head * head_bytes + d * size,
                 value_at + rows + d * size,
                 positions_at + 2 * sample,
-                attention_at + head_sample,
+                attention_at + sample,
                 references_at + reference,
                 grad_value_at + rows + d * size,
                 grad_positions_at + 2 * sample,
@@ -299,7 +297,6 @@ def _backward(
                 num_heads,
                 num_levels,
                 num_samples,
-                first,
                 num_points,
                 head_bytes,
                 height,

@@ -26,10 +26,7 @@ from .cpu_samples import (
     frame,
     place,
     prefetch_lines,
-    read_attention,
     read_positions,
-    softmax,
-    take_attention,
 )
 
 
@@ -55,6 +52,17 @@ def _pixel_gradients(samples, dots, num_samples):
         samples[X, k] = attention * across if reaches else samples[REACHES, k]
         samples[Y, k] = attention * down if reaches else samples[REACHES, k]
         samples[ATTENTION, k] = left + x * across
+
+
+@register_jitable
+@no_type_check
+def _read_attention(samples, attention, queries, num_points, stride):
+    number = samples.dtype.type
+    for i in range(len(queries)):
+        source = attention + queries[i] * stride
+        for p in range(num_points):
+            k = i * num_points + p
+            samples[ATTENTION, k] = load(number(0), source + p * samples.itemsize)
 
 
 @register_jitable
@@ -133,7 +141,7 @@ def backward_kernel(
 ) -> Kernel:
     """Compiled for this dtype, these many channels, and blocks of so many samples of a level.
 
-    ``reference_size`` as in ``forward_kernel``.
+    ``reference_size`` as in ``forward_kernel``, but the attention is given by its weights.
     """
     size = np.dtype(number).itemsize
     stamp = sources()
@@ -153,7 +161,6 @@ def backward_kernel(
         num_heads,
         num_levels,
         num_samples,
-        first,
         num_points,
         head_bytes,
         height,
@@ -165,8 +172,7 @@ def backward_kernel(
     ):
         """All gradients of one image, head and level, given by the addresses of their parts.
 
-        Except for the attention, of which all levels are given: this one's begins with sample
-        number ``first``. References make it logits, whose softmax is differentiated elsewhere.
+        The gradient of the attention may have the address of the attention itself.
 
         ``further`` channels add to the gradients of positions, attention and references, the first
         ones write. Gradients of references have a part for each head, [Q, M, L, reference_size],
@@ -183,7 +189,6 @@ def backward_kernel(
         offsets = np.empty((4, block), np.int64)
         dots = np.empty((block, 4), number)
         queries_per_block = block // max(1, num_points)
-        shares = np.empty((num_samples, queries_per_block), number)
         share = box_scale / max(1, num_points)
         units = (number(height), number(width), number(share), reference_size)
         # Bytes from query to query.
@@ -212,10 +217,7 @@ def backward_kernel(
             queries = order[begin : begin + queries_per_block]
             num_block_samples = len(queries) * num_points
             read_positions(samples, positions, references, queries, num_points, strides, units)
-            read_attention(shares, attention, queries, strides[0])
-            if reference_size > 0:
-                softmax(shares, samples[WEIGHTS], samples[WEIGHTS + 1], len(queries))
-            take_attention(samples, shares, first, num_points, len(queries))
+            _read_attention(samples, attention, queries, num_points, strides[0])
             place(
                 samples,
                 offsets,
@@ -230,7 +232,7 @@ def backward_kernel(
                 here = queries[i]
                 ahead = order[min(begin + queries_per_block + i, len(order) - 1)]
                 prefetch_lines(positions + 2 * ahead * strides[0], 2 * num_points * size)
-                prefetch_lines(attention + ahead * strides[0], num_samples * size)
+                prefetch_lines(attention + ahead * strides[0], num_points * size)
                 prefetch_lines(grad_positions + 2 * here * strides[0], 2 * num_points * size)
                 prefetch_lines(grad_attention + here * strides[0], num_points * size)
                 prefetch_lines(grad_out + ahead * step, row_bytes)
@@ -278,38 +280,5 @@ def backward_kernel(
                 row = load(zero, base + t * token_step + row_bytes)
                 store(grad_value + t * step, row)
 
-    addresses, counts = 9 * "intp, ", 8 * "int64, "
+    addresses, counts = 9 * "intp, ", 7 * "int64, "
     return compiled(backward, f"void({addresses}int64[::1], {counts}f8, intp, boolean, boolean)")
-
-
-@functools.cache
-def softmax_backward_kernel(number: type[np.floating[Any]], block: int) -> Kernel:
-    """Compiled for this dtype and for so many queries and heads at a time."""
-    size = np.dtype(number).itemsize
-    stamp = sources()
-
-    @no_type_check
-    def softmax_backward(logits, gradient, start, stop, num_samples):
-        """From the gradient of the softmax to that of the logits, in place.
-
-        Both are addresses of arrays [Q * M, K], of which rows ``start`` to ``stop`` are meant. The
-        softmax is calculated again, since to keep it would take as much memory as the gradient.
-        """
-        _ = stamp
-        attention = np.empty((num_samples, block), number)
-        total = np.empty((2, block), number)
-        rows = np.arange(start, stop)
-        for begin in range(0, len(rows), block):
-            part = rows[begin : begin + block]
-            read_attention(attention, logits, part, num_samples * size)
-            softmax(attention, total[0], total[1], len(part))
-            for i in range(len(part)):
-                row = gradient + part[i] * num_samples * size
-                mean = number(0)
-                for k in range(num_samples):
-                    mean += attention[k, i] * load(mean, row + k * size)
-                for k in range(num_samples):
-                    slope = load(mean, row + k * size) - mean
-                    store(row + k * size, attention[k, i] * slope)
-
-    return compiled(softmax_backward, "void(intp, intp, int64, int64, int64)")
