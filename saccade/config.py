@@ -11,6 +11,11 @@ from typing import Literal
 from saccade.config_checks import check_counts, check_numbers, is_count, is_finite
 
 AttentionKind = Literal["deformable", "dense"]
+EncoderAttentionKind = Literal[
+    "deformable", "dense", "synthesizer-dense", "synthesizer-random", "four-term"
+]
+Term = Literal["query-key", "query-position", "key", "position"]
+TERMS: tuple[Term, ...] = ("query-key", "query-position", "key", "position")
 
 
 def as_class_names(names: Sequence[str]) -> tuple[str, ...]:
@@ -41,6 +46,11 @@ class BackboneConfig:
     """Whether batch normalisation keeps the statistics and weights it came with."""
     num_frozen_stages: int = 2
     """Stages that are not trained, the stem counting as the first."""
+    deformable_levels: tuple[int, ...] = ()
+    """Stages C_l whose 3x3 convolutions sample where learned offsets say (Deformable
+    Convolutional Networks, section 2.1)."""
+    modulated: bool = True
+    """Deformable convolutions also weigh each sample (Deformable ConvNets v2, section 3.2)."""
 
     def __post_init__(self) -> None:
         counted = all(is_count(level, 1) for level in self.levels)
@@ -49,6 +59,11 @@ class BackboneConfig:
                 f"backbone.levels is {self.levels}: expected stages in rising order, such as 3 4 5."
             )
         check_counts(self, "backbone.", "num_frozen_stages", least=0)
+        if not set(self.deformable_levels) <= {2, 3, 4, 5}:
+            raise ValueError(
+                f"backbone.deformable_levels is {self.deformable_levels}: expected stages among "
+                "2 3 4 5, such as 3 4 5."
+            )
         if self.dilated and self.levels[-1] != 5:
             raise ValueError(
                 f"backbone.dilated is true, but the last of backbone.levels is {self.levels[-1]}: "
@@ -77,9 +92,14 @@ class NeckConfig:
     num_extra_levels: int = 1
     """Levels beyond the backbone's, each a strided 3x3 convolution."""
     norm: Literal["group", "none"] = "group"
+    kind: Literal["projection", "fpn", "bifpn"] = "projection"
+    """What exchanges between levels before the encoder: nothing (Deformable DETR), a feature
+    pyramid, or bidirectional pyramids (EfficientDet)."""
+    num_rounds: int = 3
+    """How often a "bifpn" goes down and up."""
 
     def __post_init__(self) -> None:
-        check_counts(self, "neck.", "width")
+        check_counts(self, "neck.", "width", "num_rounds")
         check_counts(self, "neck.", "num_extra_levels", least=0)
         if self.norm == "group" and self.width % 32:
             raise ValueError(
@@ -107,16 +127,35 @@ class EncoderConfig:
     """Self-attention over the tokens of all levels."""
 
     num_layers: int = 6
-    attention: AttentionKind = "deformable"
+    attention: EncoderAttentionKind = "deformable"
     num_heads: int = 8
     num_points: int = 4
     """P, the points a head samples in each level; only deformable attention uses it."""
     ffn_width: int = 1024
     dropout: float = 0.1
+    across_levels: bool = True
+    """Whether deformable attention samples all levels, or each token its own alone (Deformable
+    DETR, table 2)."""
+    terms: tuple[Term, ...] = TERMS
+    """What "four-term" attention weighs keys by (An Empirical Study of Spatial Attention
+    Mechanisms, table 1)."""
+    map_size: tuple[int, int] = (42, 42)
+    """Height and width, in tokens, of the largest level for "synthesizer" attention."""
+    map_rank: int = 0
+    """Rank of the two factors of a "synthesizer" map; 0 does not factorise it (Synthesizer,
+    sections 3.1 and 3.2)."""
 
     def __post_init__(self) -> None:
         check_counts(self, "encoder.", "num_layers", "num_heads", "num_points", "ffn_width")
+        check_counts(self, "encoder.", "map_rank", least=0)
         check_numbers(self, "encoder.", "dropout", most=1)
+        if not self.terms or not set(self.terms) <= set(TERMS):
+            raise ValueError(f"encoder.terms is {self.terms}: expected some of {' '.join(TERMS)}.")
+        if len(self.map_size) != 2 or not all(is_count(side, 1) for side in self.map_size):
+            raise ValueError(
+                f"encoder.map_size is {self.map_size}: expected a height and a width in tokens, "
+                "such as 42 42."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +163,9 @@ class QueryConfig:
     """Where the decoder's queries come from."""
 
     num_queries: int = 300
-    source: Literal["learned", "two-stage"] = "learned"
-    """Learned vectors, or the best-scored tokens of the encoder (Deformable DETR, section 4.2)."""
+    source: Literal["learned", "two-stage", "tokens"] = "learned"
+    """Learned vectors, the best-scored tokens of the encoder (Deformable DETR, section 4.2), or
+    all tokens of the encoder, each predicting without a decoder (TSP, section 3.3)."""
     content: Literal["learned", "proposal", "zeros"] = "learned"
     """What a query holds before the first layer: a learned vector, one made from its proposal
     (two-stage only), or zeros (DETR)."""
@@ -164,7 +204,8 @@ class DecoderConfig:
     """Normalise each layer's queries before the heads (DETR)."""
 
     def __post_init__(self) -> None:
-        check_counts(self, "decoder.", "num_layers", "num_heads", "num_points", "ffn_width")
+        check_counts(self, "decoder.", "num_layers", least=0)
+        check_counts(self, "decoder.", "num_heads", "num_points", "ffn_width")
         check_numbers(self, "decoder.", "dropout", most=1)
 
 
@@ -242,7 +283,22 @@ class DetectorConfig:
                 'queries.source is "two-stage" but decoder.refined is false: the two-stage '
                 "detector refines its proposals; set decoder.refined."
             )
-        needs_references = self.decoder.attention == "deformable" or self.decoder.refined
+        if (self.queries.source == "tokens") != (self.decoder.num_layers == 0):
+            raise ValueError(
+                f'queries.source is "{self.queries.source}" and decoder.num_layers is '
+                f"{self.decoder.num_layers}: expected no layers exactly where the encoder's tokens "
+                'predict; set decoder.num_layers to 0 or queries.source to another than "tokens".'
+            )
+        single = self.encoder.attention not in ("deformable", "dense")
+        if single and self.num_levels > 1:
+            raise ValueError(
+                f'encoder.attention is "{self.encoder.attention}", which attends within one level, '
+                f"but there are {self.num_levels}: set backbone.levels to one stage and "
+                "neck.num_extra_levels to 0."
+            )
+        needs_references = self.decoder.num_layers > 0 and (
+            self.decoder.attention == "deformable" or self.decoder.refined
+        )
         if needs_references and not self.queries.references:
             raise ValueError(
                 "queries.references is false, but deformable attention and refinement start from "

@@ -150,6 +150,7 @@ class Predictions:
     proposals: "Predictions | None" = None
     denoising: "Predictions | None" = None
     matches: tuple[tuple[Tensor, Tensor], ...] | None = None
-    """Only in ``denoising``: see `Queries.matches`."""
+    """Fixed matches, which the loss uses for all layers instead of matching: those of noised
+    queries (see `Queries.matches`), or a teacher's (`saccade.analysis.matching`)."""
     num_groups: int = 0
     """Only in ``denoising``: see `Queries.num_groups`."""

@@ -39,6 +39,10 @@ SMALL = {
     "two-stage": "deformable-detr-nano",
     "learned": "deformable-detr-nano",
     "detr": "detr-nano",
+    "encoder-only": "encoder-only-detr-nano",
+    "synthesizer-dense": "synthesizer-dense-detr-nano",
+    "synthesizer-random": "synthesizer-random-detr-nano",
+    "four-term": "four-term-detr-nano",
 }
 """One detector per kind of queries and attention."""
 

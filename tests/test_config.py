@@ -27,8 +27,8 @@ from saccade.run_config import (
 NAN, INFINITY = float("nan"), float("inf")
 COUNTS = [
     (EncoderConfig, "encoder", ("num_layers", "num_heads", "num_points", "ffn_width")),
-    (DecoderConfig, "decoder", ("num_layers", "num_heads", "num_points", "ffn_width")),
-    (NeckConfig, "neck", ("width",)),
+    (DecoderConfig, "decoder", ("num_heads", "num_points", "ffn_width")),
+    (NeckConfig, "neck", ("width", "num_rounds")),
     (QueryConfig, "queries", ("num_queries",)),
     (InputConfig, "input", ("short_side", "max_side")),
     (AugmentationConfig, "augmentation", ("max_side",)),
@@ -36,6 +36,8 @@ COUNTS = [
 ]
 COUNTS_OR_NONE = [
     (NeckConfig, "neck", ("num_extra_levels",)),
+    (EncoderConfig, "encoder", ("map_rank",)),
+    (DecoderConfig, "decoder", ("num_layers",)),
     (BackboneConfig, "backbone", ("num_frozen_stages",)),
     (DenoisingConfig, "denoising", ("num_queries",)),
 ]
@@ -171,6 +173,39 @@ def test_fields_that_nothing_would_read_are_refused(build, message):
 def test_class_names(names, message):
     with pytest.raises(ValueError, match=message):
         DetectorConfig(class_names=names)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: BackboneConfig(deformable_levels=(3, 6)),
+            r"^backbone\.deformable_levels is \(3, 6\): expected stages among 2 3 4 5",
+        ),
+        (
+            lambda: EncoderConfig(terms=("query-key", "value")),
+            r"^encoder\.terms is .*: expected some of query-key query-position key position",
+        ),
+        (lambda: EncoderConfig(terms=()), r"^encoder\.terms is \(\): expected some of query-key"),
+        (
+            lambda: EncoderConfig(map_size=(42, 0)),
+            r"^encoder\.map_size is \(42, 0\): expected a height and a width in tokens",
+        ),
+        (
+            lambda: DetectorConfig(
+                class_names=("cat",), encoder=EncoderConfig(attention="four-term")
+            ),
+            r'^encoder\.attention is "four-term", which attends within one level, but there are 4',
+        ),
+        (
+            lambda: DetectorConfig(class_names=("cat",), queries=QueryConfig(source="tokens")),
+            r'^queries\.source is "tokens" and decoder\.num_layers is 6: expected no layers',
+        ),
+    ],
+)
+def test_members_of_the_family_that_do_not_fit(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
 
 
 def test_class_names_become_a_tuple():

@@ -1,6 +1,7 @@
 """Multi-scale deformable attention as a module (Deformable DETR, section 4.1, Eq. 3)."""
 
 import math
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -70,3 +71,36 @@ class DeformableAttention(nn.Module):
             self.attention_weights(query).unflatten(-1, (self.num_heads, -1)),
         )
         return self.output_projection(gathered)
+
+
+class LevelwiseDeformableAttention(nn.Module):
+    """Tokens look at P points of their own level alone (Deformable DETR, table 2, third row)."""
+
+    def __init__(self, width: int, num_heads: int, num_points: int) -> None:
+        super().__init__()
+        self.attention = DeformableAttention(width, num_heads, 1, num_points)
+
+    def forward(
+        self,
+        query: Float[Tensor, "B S C"],
+        references: Float[Tensor, "B S _"],
+        memory: Tokens,
+    ) -> Float[Tensor, "B S C"]:
+        """Attend from the tokens of `memory`, their position already added, to their levels."""
+        sizes = [height * width for height, width in memory.spatial_shapes]
+        masks = [None] * len(sizes) if memory.mask is None else torch.split(memory.mask, sizes, 1)
+        attended = []
+        start = 0
+        for level, size in enumerate(sizes):
+            tokens = slice(start, start + size)
+            of_level = replace(
+                memory,
+                features=memory.features[:, tokens],
+                positions=memory.positions[:, tokens],
+                mask=masks[level],
+                spatial_shapes=memory.spatial_shapes[level : level + 1],
+                valid_ratios=memory.valid_ratios[:, level : level + 1],
+            )
+            attended.append(self.attention(query[:, tokens], references[:, tokens], of_level))
+            start += size
+        return torch.cat(attended, 1)

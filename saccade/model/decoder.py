@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from saccade.attention import MultiheadAttention
 from saccade.config import DecoderConfig
@@ -11,6 +12,9 @@ from saccade.model.feed_forward import FeedForward
 from saccade.model.heads import Heads
 from saccade.model.refinement import refine_boxes
 from saccade.structures import Predictions, Queries, Tokens
+
+# The logit of what cannot be; finite, so that its loss and gradient are zero and not NaN.
+_IMPOSSIBLE = -1e4
 
 
 class DecoderLayer(nn.Module):
@@ -58,8 +62,12 @@ class Decoder(nn.Module):
         """The last layer's predictions, with the earlier ones as `auxiliary`.
 
         With refinement, the box after layer i is the reference of layer i + 1; no gradient flows
-        through it (section 4.2).
+        through it (section 4.2). Without layers the queries are the memory's tokens, and those of
+        the padding see nothing.
         """
+        if not self.layers:
+            logits, delta = self.heads(0, self.norm(queries.content))
+            return Predictions(self._hide_padding(logits, memory), delta.sigmoid())
         found = []
         for index, layer in enumerate(self.layers):
             queries = layer(queries, memory)
@@ -69,3 +77,10 @@ class Decoder(nn.Module):
             if self.refined:
                 queries = replace(queries, references=boxes.detach())
         return replace(found[-1], auxiliary=tuple(found[:-1]), proposals=queries.proposals)
+
+    def _hide_padding(self, logits: Tensor, memory: Tokens) -> Tensor:
+        if memory.mask is None:
+            return logits
+        nothing = torch.full_like(logits[0, 0], _IMPOSSIBLE)
+        nothing[self.heads.num_classes :] = 0.0
+        return torch.where(memory.mask[..., None], nothing, logits)

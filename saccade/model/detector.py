@@ -5,16 +5,22 @@ from functools import partial
 
 from torch import nn
 
-from saccade.attention import DeformableAttention, DenseAttention
+from saccade.attention import (
+    DeformableAttention,
+    DenseAttention,
+    FourTermAttention,
+    LevelwiseDeformableAttention,
+    SynthesizerAttention,
+)
 from saccade.config import DecoderConfig, DetectorConfig, EncoderConfig
 from saccade.model.backbone import Backbone
 from saccade.model.decoder import Decoder
 from saccade.model.denoising import Denoising, separate_noised
 from saccade.model.encoder import Encoder
-from saccade.model.heads import Heads, make_heads
-from saccade.model.neck import LevelProjection
+from saccade.model.heads import BoxHead, Heads, make_heads
+from saccade.model.neck import make_neck
 from saccade.model.positions import TokenPositions
-from saccade.model.queries import LearnedQueries
+from saccade.model.queries import LearnedQueries, TokenQueries
 from saccade.model.two_stage import ProposalQueries
 from saccade.structures import Batch, Predictions, Targets
 
@@ -26,19 +32,15 @@ class DetectorModel(nn.Module):
         super().__init__()
         width = config.neck.width
         self.backbone = Backbone(config.backbone, pretrained_backbone)
-        self.neck = LevelProjection(config.neck, self.backbone.channels)
+        self.neck = make_neck(config.neck, self.backbone.channels)
         self.positions = TokenPositions(config.positions, width, config.num_levels)
-        self.encoder = Encoder(config.encoder, width, partial(_attention, config.encoder, config))
+        self.encoder = Encoder(config.encoder, width, partial(_encoder_attention, config))
         class_head, box_head = make_heads(config)
         heads = Heads(config, class_head, box_head)
-        self.queries = (
-            ProposalQueries(config, class_head, box_head)
-            if config.queries.source == "two-stage"
-            else LearnedQueries(config.queries, width)
-        )
+        self.queries = _queries(config, class_head, box_head)
         self.denoising = Denoising(config) if config.denoising.num_queries else None
         self.decoder = Decoder(
-            config.decoder, width, partial(_attention, config.decoder, config), heads
+            config.decoder, width, partial(_decoder_attention, config, config.decoder), heads
         )
 
     def forward(self, batch: Batch, targets: Sequence[Targets] | None = None) -> Predictions:
@@ -62,9 +64,30 @@ class DetectorModel(nn.Module):
         return separate_noised(predictions, queries)
 
 
-def _attention(part: EncoderConfig | DecoderConfig, config: DetectorConfig) -> nn.Module:
+def _queries(config: DetectorConfig, class_head: nn.Linear, box_head: BoxHead) -> nn.Module:
+    if config.queries.source == "two-stage":
+        return ProposalQueries(config, class_head, box_head)
+    if config.queries.source == "tokens":
+        return TokenQueries()
+    return LearnedQueries(config.queries, config.neck.width)
+
+
+def _encoder_attention(config: DetectorConfig) -> nn.Module:
+    width, part = config.neck.width, config.encoder
+    if part.attention == "deformable" and not part.across_levels:
+        return LevelwiseDeformableAttention(width, part.num_heads, part.num_points)
+    if part.attention == "four-term":
+        return FourTermAttention(width, part.num_heads, part.dropout, part.terms)
+    if part.attention in ("synthesizer-dense", "synthesizer-random"):
+        dense = part.attention == "synthesizer-dense"
+        return SynthesizerAttention(
+            width, part.num_heads, part.dropout, part.map_size, part.map_rank, dense
+        )
+    return _decoder_attention(config, part)
+
+
+def _decoder_attention(config: DetectorConfig, part: EncoderConfig | DecoderConfig) -> nn.Module:
+    width = config.neck.width
     if part.attention == "dense":
-        return DenseAttention(config.neck.width, part.num_heads, part.dropout)
-    return DeformableAttention(
-        config.neck.width, part.num_heads, config.num_levels, part.num_points
-    )
+        return DenseAttention(width, part.num_heads, part.dropout)
+    return DeformableAttention(width, part.num_heads, config.num_levels, part.num_points)

@@ -37,6 +37,7 @@ class Heads(nn.Module):
     def __init__(self, config: DetectorConfig, class_head: nn.Linear, box_head: BoxHead) -> None:
         """Make copies of one pair, so that all layers start alike as officially."""
         super().__init__()
+        self.num_classes = config.num_classes
         count = config.decoder.num_layers if config.decoder.refined else 1
         self.class_heads = nn.ModuleList(copy.deepcopy(class_head) for _ in range(count))
         box_heads = [copy.deepcopy(box_head) for _ in range(count)]

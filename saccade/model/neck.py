@@ -6,6 +6,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saccade.config import NeckConfig
+from saccade.model.pyramids import BidirectionalPyramid, FeaturePyramid, level_convolution
+
+
+def make_neck(config: NeckConfig, channels: Sequence[int]) -> nn.Module:
+    """The neck of a detector: from maps of these channels to levels of width C, finest first.
+
+    Raises:
+        ValueError: If a pyramid is asked for over a single level.
+    """
+    if config.kind == "projection":
+        return LevelProjection(config, channels)
+    num_levels = len(channels) + config.num_extra_levels
+    if num_levels == 1:
+        raise ValueError(
+            f'neck.kind is "{config.kind}", but there is one level, which has nothing to exchange '
+            'with: add levels to backbone.levels or set neck.kind to "projection".'
+        )
+    pyramid = FeaturePyramid if config.kind == "fpn" else BidirectionalPyramid
+    return PyramidNeck(config, channels, pyramid(config, num_levels))
 
 
 class LevelProjection(nn.Module):
@@ -20,9 +39,9 @@ class LevelProjection(nn.Module):
         self.num_maps = len(channels)
         extras = [channels[-1]] + [config.width] * (config.num_extra_levels - 1)
         self.levels = nn.ModuleList(
-            [_projection(config, inputs, kernel=1, stride=1) for inputs in channels]
+            [level_convolution(config, inputs, kernel=1) for inputs in channels]
             + [
-                _projection(config, inputs, kernel=3, stride=2)
+                level_convolution(config, inputs, kernel=3, stride=2)
                 for inputs in extras[: config.num_extra_levels]
             ]
         )
@@ -39,11 +58,20 @@ class LevelProjection(nn.Module):
         return levels
 
 
-def _projection(config: NeckConfig, inputs: int, kernel: int, stride: int) -> nn.Sequential:
-    convolution = nn.Conv2d(inputs, config.width, kernel, stride, padding=kernel // 2)
-    if config.norm == "none":
-        return nn.Sequential(convolution)
-    nn.init.xavier_uniform_(convolution.weight)
-    assert convolution.bias is not None
-    nn.init.zeros_(convolution.bias)
-    return nn.Sequential(convolution, nn.GroupNorm(32, config.width))
+class PyramidNeck(LevelProjection):
+    """A level projection whose levels a pyramid then fuses; it holds the weights of a plain one."""
+
+    def __init__(
+        self,
+        config: NeckConfig,
+        channels: Sequence[int],
+        pyramid: FeaturePyramid | BidirectionalPyramid,
+    ) -> None:
+        super().__init__(config, channels)
+        self.pyramid = pyramid
+
+    def forward(
+        self, features: Sequence[Float[Tensor, "B _ _ _"]]
+    ) -> list[Float[Tensor, "B C _ _"]]:
+        """Levels of width C, finest first."""
+        return self.pyramid(super().forward(features))

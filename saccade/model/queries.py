@@ -1,4 +1,4 @@
-"""Learned object queries (DETR, section 3.2; Deformable DETR, appendix A.4)."""
+"""Learned object queries (DETR, section 3.2; Deformable DETR, appendix A.4), or none."""
 
 from torch import nn
 
@@ -32,3 +32,11 @@ class LearnedQueries(nn.Module):
             if self.reference_points is None
             else self.reference_points(positions).float().sigmoid(),
         )
+
+
+class TokenQueries(nn.Module):
+    """Every token of the memory is a query, as in encoder-only DETR (TSP, section 3.3)."""
+
+    def forward(self, memory: Tokens) -> Queries:
+        """The tokens, which have no reference points."""
+        return Queries(memory.features, memory.positions, references=None)

@@ -15,9 +15,10 @@ _SAMPLING_PROJECTIONS = ("sampling_offsets", "reference_points")
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """The trained parameters of a detector, grouped by the learning rate of their module.
 
-    The groups are "backbone" (``model.backbone``), "sampling" (every `nn.Linear` that a module
-    holds as ``sampling_offsets`` or ``reference_points``) and "other"; the part of a group that
-    does not decay is named "... vectors". Empty groups are left out.
+    The groups are "backbone" (``model.backbone``), "sampling" (every `nn.Linear` elsewhere that a
+    module holds as ``sampling_offsets`` or ``reference_points``), "backbone sampling" (the offsets
+    of deformable convolutions, Deformable ConvNets v2, section 3.2) and "other"; the part of a
+    group that does not decay is named "... vectors". Empty groups are left out.
 
     Returns:
         Groups for a torch optimiser, with ``name`` and the ``initial_lr`` that
@@ -32,12 +33,16 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
             f'{type(model).__name__} has no module named "backbone": pass the detector itself, '
             "not a wrapper around it."
         )
-    kinds = {id(parameter): "sampling" for parameter in _sampling_parameters(model)}
-    kinds |= {id(parameter): "backbone" for parameter in backbone.parameters()}
+    kinds = {id(each): "sampling" for each in _sampling_parameters(model, nn.Linear)}
+    kinds |= {id(each): "backbone" for each in backbone.parameters()}
+    kinds |= {id(each): "backbone sampling" for each in _sampling_parameters(backbone, nn.Conv2d)}
     rates = {
         "other": config.learning_rate,
         "backbone": config.learning_rate * config.backbone_factor,
         "sampling": config.learning_rate * config.sampling_factor,
+        "backbone sampling": (
+            config.learning_rate * config.backbone_factor * config.sampling_factor
+        ),
     }
     groups: dict[tuple[str, bool], dict[str, Any]] = {
         (kind, decayed): {
@@ -110,13 +115,13 @@ def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
         group["lr"] = group["initial_lr"] * factor
 
 
-def _sampling_parameters(model: nn.Module) -> list[nn.Parameter]:
+def _sampling_parameters(model: nn.Module, kind: type[nn.Module]) -> list[nn.Parameter]:
     projections = (
         getattr(module, name, None) for module in model.modules() for name in _SAMPLING_PROJECTIONS
     )
     return [
         parameter
         for projection in projections
-        if isinstance(projection, nn.Linear)
+        if isinstance(projection, kind)
         for parameter in projection.parameters()
     ]

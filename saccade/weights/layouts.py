@@ -22,7 +22,10 @@ RESNETS: dict[tuple[str, tuple[int, ...]], str] = {
 
 _REQUIRED: dict[Kind, dict[str, object]] = {
     "deformable_detr": {
+        "backbone.deformable_levels": (),
+        "neck.kind": "projection",
         "encoder.attention": "deformable",
+        "encoder.across_levels": True,
         "decoder.attention": "deformable",
         "classification": "sigmoid",
         "neck.norm": "group",
@@ -31,6 +34,8 @@ _REQUIRED: dict[Kind, dict[str, object]] = {
         "decoder.final_norm": False,
     },
     "detr": {
+        "backbone.deformable_levels": (),
+        "neck.kind": "projection",
         "encoder.attention": "dense",
         "decoder.attention": "dense",
         "classification": "softmax",

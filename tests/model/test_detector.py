@@ -44,7 +44,13 @@ def test_padding_by_whole_tokens_changes_nothing(model: DetectorModel) -> None:
     mask = torch.ones(1, 128, 192, dtype=torch.bool)
     mask[:, :64, :96] = False
     padded_batch = Batch(torch.zeros(1, 3, 128, 192), mask, ((64, 96),))
-    assert_same(transform(model, padded_levels, padded_batch), plain)
+    found = transform(model, padded_levels, padded_batch)
+    if found.logits.shape != plain.logits.shape:
+        # Where every token predicts, those of the padding see nothing at all.
+        padding = model.positions(padded_levels, padded_batch).mask[0]
+        assert found.logits[:, padding, :2].max() < -1000
+        found = Predictions(found.logits[:, ~padding], found.boxes[:, ~padding])
+    assert_same(found, plain)
 
 
 def transform(model: DetectorModel, levels: list[torch.Tensor], batch: Batch) -> Predictions:
@@ -109,7 +115,7 @@ def test_every_parameter_gets_a_gradient(kind: str) -> None:
     # A bias added to every key moves all scores of a query alike: the softmax cannot see it. And
     # DETR's queries begin as zeros: their first self-attention has nothing to gather.
     expected = {"key_projection.bias"}
-    if kind == "detr":
+    if config.queries.content == "zeros":
         expected.add("decoder.layers.0.self_attention.value_projection.weight")
     assert [name for name in silent if not any(each in name for each in expected)] == []
 
@@ -130,7 +136,7 @@ def test_forward_is_deterministic(kind: str, seed: int) -> None:
 def test_auxiliary_outputs_come_from_every_layer_but_the_last(model: DetectorModel) -> None:
     with torch.inference_mode():
         predictions = model(Batch.from_images(images((64, 64))))
-    assert len(predictions.auxiliary) == len(model.decoder.layers) - 1
+    assert len(predictions.auxiliary) == max(0, len(model.decoder.layers) - 1)
 
 
 def test_too_few_tokens_for_the_proposals_is_said_in_one_sentence() -> None:

@@ -1,10 +1,12 @@
 import copy
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from saccade.model import DetectorModel
 from saccade.run_config import OptimizerConfig, ScheduleConfig
 from saccade.training.optimizer import (
     build_optimizer,
@@ -12,6 +14,7 @@ from saccade.training.optimizer import (
     parameter_groups,
     set_learning_rate,
 )
+from tests.conftest import small_config
 
 
 class Attention(nn.Module):
@@ -86,6 +89,21 @@ def test_every_trained_parameter_is_in_exactly_one_group(decay_vectors):
     trained = {id(each) for each in model.parameters() if each.requires_grad}
     assert counts == dict.fromkeys(trained, 1)
     assert len(trained) == len(list(model.parameters())) - 2
+
+
+def test_offsets_of_deformable_convolutions_learn_slowest_of_all():
+    config = small_config("learned")
+    backbone = replace(config.backbone, deformable_levels=(5,))
+    model = DetectorModel(replace(config, backbone=backbone))
+    groups = {group["name"]: group for group in parameter_groups(model, OptimizerConfig())}
+    offsets = [
+        parameter
+        for name, parameter in model.backbone.named_parameters()
+        if "sampling_offsets" in name
+    ]
+    assert offsets
+    assert {*map(id, groups["backbone sampling"]["params"])} == {*map(id, offsets)}
+    assert groups["backbone sampling"]["lr"] == pytest.approx(2e-4 * 0.1 * 0.1)
 
 
 def test_vectors_can_be_spared_from_decay():

@@ -239,7 +239,7 @@ def test_unused_ids_get_names_of_their_own():
         ({"backbone_config": {"model_type": "swin"}}, "backbone_config.model_type 'swin'"),
         ({"d_model": 64}, r"neck.levels.0.0.weight of shape \[32, 96, 1, 1\], .* \[64, 96, 1, 1\]"),
         ({"decoder_layers": 4}, r"lacks \d+ of \d+ tensors, decoder.layers.3.self_attention"),
-        ({"decoder_layers": 0}, r"decoder\.num_layers is 0: expected more than zero"),
+        ({"decoder_layers": 0}, r"decoder\.num_layers is 0: expected no layers exactly where"),
         ({"encoder_attention_heads": 0}, r"encoder\.num_heads is 0: expected more than zero"),
         ({"num_feature_levels": "4"}, r"config\.json\.num_feature_levels is '4': expected int"),
         ({"d_model": None}, r"config\.json\.d_model is None: expected int"),
