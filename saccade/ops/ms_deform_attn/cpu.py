@@ -2,9 +2,8 @@
 
 import functools
 import itertools
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +12,11 @@ from torch import Tensor
 
 from .cpu_backward import backward_kernel
 from .cpu_forward import forward_kernel
+from .cpu_memory import NUMBERS, Scratch, allocate, borrow, level_table, query_order
 from .cpu_softmax import softmax_kernel
 from .reference import compute_dtype
 from .threads import run_tasks
 
-Integers = np.ndarray[Any, np.dtype[np.int64]]
-
-_NUMBERS: dict[torch.dtype, Any] = {torch.float32: np.float32, torch.float64: np.float64}
 # Wider heads are worked on in slices, since a row and its sums should fit in the registers.
 _WIDEST_ROW = 64
 # Samples of a level worked on together: their places and weights stay in the cache.
@@ -29,10 +26,6 @@ _FEWEST_QUERIES_PER_TASK, _MOST_QUERIES_PER_TASK = 32, 256
 _ROWS_PER_TASK = 8192
 # Below this many channel products threads cost more than they bring (about 0.2 ms of one core).
 _WORTH_THREADS = 2_000_000
-_TILE = 8
-_CACHE_LINE = 64
-# Bytes from which numpy asks for huge pages.
-_HUGE = 4 * 1024**2
 
 
 class _Samples(NamedTuple):
@@ -120,7 +113,7 @@ def fused_backward(
     """
     dtype = compute_dtype(value, reference_points, sampling_offsets, attention_logits)
     logits = attention_logits.detach().to(dtype).contiguous()
-    attention = _allocate(logits.shape, dtype)
+    attention = allocate(logits.shape, dtype)
     _run_softmax(logits, attention, backward=False)
     samples = _Samples(
         tuple(spatial_shapes),
@@ -150,7 +143,7 @@ def _run_softmax(logits: Tensor, result: Tensor, backward: bool) -> None:
     if logits.numel() == 0:
         return
     num_rows = logits.numel() // num_samples
-    kernel = softmax_kernel(_NUMBERS[logits.dtype], backward)
+    kernel = softmax_kernel(NUMBERS[logits.dtype], backward)
     addresses = logits.data_ptr(), result.data_ptr()
     tasks = (
         functools.partial(
@@ -183,12 +176,12 @@ def _forward(value: Tensor, samples: _Samples) -> Tensor:
     dtype = _compute_dtype(value, samples)
     inputs = _prepared(dtype, value, samples.positions, samples.attention, samples.references)
     value_at, positions_at, attention_at, references_at = map(_address, inputs)
-    out = _allocate((num_images, num_queries, num_heads * num_channels), dtype)
+    out = allocate((num_images, num_queries, num_heads * num_channels), dtype)
     out_at = out.data_ptr()
     size = dtype.itemsize
     head_bytes = num_channels * size
-    levels = _level_table(samples.shapes, samples.points, num_heads * head_bytes)
-    order = _query_order(samples.shapes, num_queries)
+    levels = level_table(samples.shapes, samples.points, num_heads * head_bytes)
+    order = query_order(samples.shapes, num_queries)
     references_per_image = num_queries * len(samples.points) * samples.reference_size
     block = _block(max(samples.points))
     num_threads = _useful_threads(samples.attention, num_channels)
@@ -198,7 +191,7 @@ def _forward(value: Tensor, samples: _Samples) -> Tensor:
 
     zeros = np.zeros(head_bytes, np.uint8)
     kernels = {
-        d: forward_kernel(_NUMBERS[dtype], slice_channels, samples.reference_size, block)
+        d: forward_kernel(NUMBERS[dtype], slice_channels, samples.reference_size, block)
         for d, slice_channels in _channel_slices(num_channels)
     }
 
@@ -247,7 +240,7 @@ def _backward(
     num_levels = len(samples.points)
     of_heads = (num_images, num_queries, num_heads, num_levels, samples.reference_size)
     empty = value.numel() * samples.attention.numel() == 0
-    make = functools.partial(torch.zeros, dtype=dtype) if empty else _allocate
+    make = functools.partial(torch.zeros, dtype=dtype) if empty else allocate
     grad_value = make(value.shape, dtype=dtype)
     grad_positions = make(samples.positions.shape, dtype=dtype)
     overwrite = samples.references is not None and num_channels <= _WIDEST_ROW and not empty
@@ -263,14 +256,14 @@ def _backward(
     grad_value_at, grad_positions_at, grad_attention_at, grad_references_at = map(_address, grads)
     size = dtype.itemsize
     head_bytes = num_channels * size
-    levels = _level_table(samples.shapes, samples.points, num_heads * head_bytes).tolist()
-    order = _query_order(samples.shapes, num_queries)
+    levels = level_table(samples.shapes, samples.points, num_heads * head_bytes).tolist()
+    order = query_order(samples.shapes, num_queries)
     block = _block(max(samples.points))
     most_tokens = max(height * width for height, width in samples.shapes)
     scratch_bytes = 2 * (most_tokens + 1) * min(num_channels, _WIDEST_ROW) * size
-    unused_scratch: list[_Scratch] = []
+    unused_scratch: list[Scratch] = []
     kernels = {
-        d: backward_kernel(_NUMBERS[dtype], slice_channels, samples.reference_size, block)
+        d: backward_kernel(NUMBERS[dtype], slice_channels, samples.reference_size, block)
         for d, slice_channels in _channel_slices(num_channels)
     }
 
@@ -281,7 +274,7 @@ def _backward(
         sample = (query_and_head * num_samples + first) * size
         reference = (b * num_queries * num_levels + level) * samples.reference_size * size
         head_reference = (query_and_head * num_levels + level) * samples.reference_size * size
-        scratch = _borrow(unused_scratch, scratch_bytes)
+        scratch = borrow(unused_scratch, scratch_bytes)
         for d, kernel in kernels.items():
             kernel(
                 grad_out_at + query_and_head * head_bytes + d * size,
@@ -327,33 +320,6 @@ def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _allocate(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """As torch.empty; large memory is numpy's, which asks Linux for huge pages.
-
-    With small ones the first touch of each takes up to a fifth of the time of all.
-    """
-    if math.prod(shape) * dtype.itemsize < _HUGE:
-        return torch.empty(tuple(shape), dtype=dtype)
-    return torch.from_numpy(np.empty(tuple(shape), _NUMBERS[dtype]))
-
-
-class _Scratch(NamedTuple):
-    """Memory for one task, and where its first cache line begins."""
-
-    memory: np.ndarray[Any, np.dtype[np.uint8]]
-    address: int
-
-
-def _borrow(unused: list[_Scratch], num_bytes: int) -> _Scratch:
-    """What another task has used before, or new: what is new costs a page fault a page."""
-    try:
-        return unused.pop()
-    except IndexError:
-        memory = np.empty(num_bytes + _CACHE_LINE, np.uint8)
-        address = memory.ctypes.data
-        return _Scratch(memory, address + -address % _CACHE_LINE)
-
-
 def _channel_slices(num_channels: int) -> list[tuple[int, int]]:
     """(first channel, number of channels) of each pass over the samples."""
     starts = range(0, num_channels, _WIDEST_ROW)
@@ -368,38 +334,3 @@ def _useful_threads(attention: Tensor, num_channels: int) -> int:
 def _block(num_points: int) -> int:
     """How many samples to work on together; a constant, unless a query has more of them."""
     return max(_SAMPLES_PER_BLOCK, 1 << (num_points - 1).bit_length())
-
-
-@functools.lru_cache(maxsize=64)
-def _level_table(
-    shapes: tuple[tuple[int, int], ...], points: tuple[int, ...], step: int
-) -> Integers:
-    """Height, width, offset (``step`` bytes a token), first sample and points of each level."""
-    rows = []
-    token = sample = 0
-    for (height, width), num_points in zip(shapes, points, strict=True):
-        rows.append((height, width, token * step, sample, num_points))
-        token += height * width
-        sample += num_points
-    return np.array(rows, np.int64)
-
-
-@functools.lru_cache(maxsize=64)
-def _query_order(shapes: tuple[tuple[int, int], ...], num_queries: int) -> Integers:
-    """In which order to work on the queries; it changes no output.
-
-    As many queries as tokens are, in an encoder, the tokens: taken in square tiles of the map, they
-    sample overlapping places while these are in the cache.
-    """
-    if num_queries != sum(height * width for height, width in shapes):
-        return np.arange(num_queries)
-    tiles = []
-    token = 0
-    for height, width in shapes:
-        rows, columns = -(-height // _TILE), -(-width // _TILE)
-        tokens = np.full((rows * _TILE, columns * _TILE), -1)
-        tokens[:height, :width] = np.arange(token, token + height * width).reshape(height, width)
-        level = tokens.reshape(rows, _TILE, columns, _TILE).swapaxes(1, 2).ravel()
-        tiles.append(level[level >= 0])
-        token += height * width
-    return np.concatenate(tiles)

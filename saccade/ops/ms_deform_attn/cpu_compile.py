@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,20 @@ from numba.core.compiler_lock import global_compiler_lock
 
 # No nnan or ninf: non-finite numbers are part of the contract.
 _FLAGS = {"contract", "nsz"}
+
+# No folder to write to, a full disk, a file that was cut off anywhere.
+_UNUSABLE_CACHE = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    pickle.UnpicklingError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ImportError,
+    MemoryError,
+)
 
 Kernel = Callable[..., None]
 
@@ -32,9 +47,8 @@ def compiled(function: Kernel, signature: str) -> Kernel:
     )
     try:
         return compiler(cache=True)(function)
-    except Exception:
-        # No folder to write to, a full disk, a file that was cut off: every process compiles for
-        # itself. What is wrong with the function itself is raised again.
+    except _UNUSABLE_CACHE:
+        # Every process compiles for itself. What is wrong with the function is raised again.
         return compiler()(function)
 
 
