@@ -10,7 +10,7 @@ demo: .venv/ready
 	$(BIN)/python examples/demo.py --minutes $(MINUTES) --seed $(SEED)
 
 test: .venv/ready
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m "not slow"
 
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow

@@ -95,6 +95,35 @@ class PredictArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AnalyseArguments:
+    """How sparse a detector's attention is, layer by layer, and what the detector costs.
+
+    Negative entropy is in nats, sparsity divides it by the number of keys (TSP, section 3.2).
+    Spread is how far the points of deformable cross-attention lie from the centre of the predicted
+    box, in half sides; inside is the share of attention in the box.
+
+    Example: saccade analyse --weights runs/train/best runs/train/last --data examples/blood-cells
+    """
+
+    weights: tuple[str, ...]
+    """One or more, each a run's best/ or last/, an official .pth file, a transformers folder, or a
+    hub id. From each to the next, it is told how much the matching of queries changes."""
+    data: Path
+    """The folder of a COCO-style dataset."""
+    split: str = "val"
+    images: int = 16
+    """How many images, spread evenly over the split."""
+    preset: str | None = None
+    """Settles what an official file does not tell; see `saccade presets`."""
+    device: str = "auto"
+    """cpu, cuda, mps, or auto for the best there is."""
+    seconds: float = 5.0
+    """How long to measure the speed of each detector."""
+    json: Path | None = None
+    """Write the numbers to this file too."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PresetsArguments:
     """List the named detectors."""
 
@@ -217,6 +246,28 @@ def predict(arguments: Sequence[str]) -> int:
     return 2 if broken else 0
 
 
+def analyse(arguments: Sequence[str]) -> int:
+    """`saccade analyse`."""
+    parsed = tyro.cli(AnalyseArguments, args=arguments, prog="saccade analyse")
+    if not parsed.weights:
+        raise ValueError("no weights: name one or more with --weights.")
+    from rich.console import Console
+
+    from saccade.analysis.images import FewImages
+    from saccade.analysis.trained import analyse as analyse_one
+    from saccade.analysis.trained import print_analyses, write_analyses
+
+    analyses = {}
+    for weights in parsed.weights:
+        detector = _load(weights, parsed.preset, parsed.device)
+        images = FewImages(parsed.data, parsed.split, detector.config, parsed.images)
+        analyses[weights] = analyse_one(detector, images, parsed.seconds)
+    print_analyses(analyses, Console())
+    if parsed.json is not None:
+        write_analyses(analyses, parsed.json)
+    return 0
+
+
 def list_presets(arguments: Sequence[str]) -> int:
     """`saccade presets`."""
     tyro.cli(PresetsArguments, args=arguments, prog="saccade presets")
@@ -246,12 +297,28 @@ def bench(arguments: Sequence[str]) -> int:
     return 0
 
 
+def study(arguments: Sequence[str]) -> int:
+    """`saccade study`."""
+    from saccade.analysis.study.arguments import StudyArguments
+
+    parsed = tyro.cli(StudyArguments, args=arguments, prog="saccade study")
+    from saccade.analysis.study.turns import join
+
+    # Before Lightning is imported, which reads then who is the first process.
+    turns = join()
+    from saccade.analysis.study.runner import run_study
+
+    return run_study(parsed, turns)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "eval": evaluate,
     "predict": predict,
+    "analyse": analyse,
     "presets": list_presets,
     "bench": bench,
+    "study": study,
 }
 
 USAGE = """\
@@ -260,8 +327,10 @@ usage: saccade COMMAND [options]
   train     train a detector on your images
   eval      COCO's numbers of a detector on a dataset
   predict   find objects in images
+  analyse   how sparse a detector's attention is, and what it costs
   presets   list the named detectors
   bench     measure multi-scale deformable attention beside grid_sample
+  study     train the detectors of a published comparison on your images
 
 saccade COMMAND --help tells the options, with their units and defaults.
 """
@@ -297,8 +366,9 @@ def _load(weights: str, preset: str | None, device: str) -> "Detector":
         device = "cuda" if torch.cuda.is_available() else "cpu"
         device = "mps" if torch.backends.mps.is_available() else device
     detector = Detector.from_pretrained(weights, preset=preset)
-    if detector.report is not None and (detector.report.adapted or detector.report.left_out):
-        print(detector.report, file=sys.stderr)
+    report = detector.report
+    if report is not None and (report.adapted or report.left_out or report.added):
+        print(report, file=sys.stderr)
     try:
         return detector.to(device)
     except (RuntimeError, AssertionError) as error:

@@ -88,7 +88,7 @@ class NeckConfig:
     """How feature maps become levels of one width."""
 
     width: int = 256
-    """C, the channels of every token and query."""
+    """Channels of every level; see `DetectorConfig.width` for those of a token."""
     num_extra_levels: int = 1
     """Levels beyond the backbone's, each a strided 3x3 convolution."""
     norm: Literal["group", "none"] = "group"
@@ -123,6 +123,31 @@ class PositionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """Which tokens enter the encoder: all, or few that are likely objects (TSP, section 4)."""
+
+    kind: Literal["none", "fcos", "rcnn"] = "none"
+    """All tokens, features of interest (TSP-FCOS), or region proposals (TSP-RCNN)."""
+    num_tokens: int = 700
+    """How many tokens enter the encoder at most."""
+    keep: tuple[float, float] = (0.7, 1.0)
+    """While training, a share of the tokens drawn between these stays, the rest is dropped."""
+    num_convolutions: int = 4
+    """Of each of the two towers that look for objects in the levels."""
+    region_size: int = 7
+    """Samples along each side of a proposal; only "rcnn" uses it."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "selection.", "num_tokens", "num_convolutions", "region_size")
+        counted = len(self.keep) == 2 and all(map(is_finite, self.keep))
+        if not counted or not 0 < self.keep[0] <= self.keep[1] <= 1:
+            raise ValueError(
+                f"selection.keep is {self.keep}: expected the least and the largest share of "
+                "tokens to keep, above 0 and at most 1, in this order, such as 0.7 1.0."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """Self-attention over the tokens of all levels."""
 
@@ -144,6 +169,8 @@ class EncoderConfig:
     map_rank: int = 0
     """Rank of the two factors of a "synthesizer" map; 0 does not factorise it (Synthesizer,
     sections 3.1 and 3.2)."""
+    pre_norm: bool = False
+    """Normalise what enters attention and perceptron (TSP), not their sums with it (DETR)."""
 
     def __post_init__(self) -> None:
         check_counts(self, "encoder.", "num_layers", "num_heads", "num_points", "ffn_width")
@@ -262,6 +289,7 @@ class DetectorConfig:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     neck: NeckConfig = field(default_factory=NeckConfig)
     positions: PositionConfig = field(default_factory=PositionConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     queries: QueryConfig = field(default_factory=QueryConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -273,9 +301,10 @@ class DetectorConfig:
     def __post_init__(self) -> None:
         self._check_class_names()
         for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
-            if self.neck.width % part.num_heads:
+            if self.width % part.num_heads:
+                twice = "" if self.width == self.neck.width else "twice "
                 raise ValueError(
-                    f"neck.width {self.neck.width} is not a multiple of {name}.num_heads "
+                    f"{twice}neck.width {self.neck.width} is not a multiple of {name}.num_heads "
                     f"{part.num_heads}: choose heads that divide the width."
                 )
         if self.queries.source == "two-stage" and not self.decoder.refined:
@@ -289,6 +318,8 @@ class DetectorConfig:
                 f"{self.decoder.num_layers}: expected no layers exactly where the encoder's tokens "
                 'predict; set decoder.num_layers to 0 or queries.source to another than "tokens".'
             )
+        if self.selection.kind != "none":
+            self._check_selection()
         single = self.encoder.attention not in ("deformable", "dense")
         if single and self.num_levels > 1:
             raise ValueError(
@@ -310,6 +341,32 @@ class DetectorConfig:
                 'denoising starts from boxes; set queries.source to "two-stage".'
             )
 
+    def _check_selection(self) -> None:
+        kind = f'selection.kind is "{self.selection.kind}"'
+        if self.queries.source != "tokens":
+            raise ValueError(
+                f'{kind}, but queries.source is "{self.queries.source}": the selected tokens '
+                'predict themselves; set queries.source to "tokens" and decoder.num_layers to 0.'
+            )
+        if self.encoder.attention != "dense":
+            raise ValueError(
+                f'{kind}, but encoder.attention is "{self.encoder.attention}", which needs whole '
+                'maps: set encoder.attention to "dense".'
+            )
+        levels = self.backbone.levels
+        steps = levels != tuple(range(levels[0], levels[0] + len(levels)))
+        if self.num_levels == 1 or self.backbone.dilated or steps:
+            raise ValueError(
+                f"{kind}, but backbone.levels is {levels} with {self.neck.num_extra_levels} extra "
+                "ones" + (", the last dilated" if self.backbone.dilated else "") + ": expected "
+                "several levels, each of twice the stride of the one before, such as 3 4 5."
+            )
+        if self.neck.width % 32:
+            raise ValueError(
+                f"{kind}, but neck.width is {self.neck.width}: expected a multiple of 32, the "
+                "number of groups in the towers."
+            )
+
     def _check_class_names(self) -> None:
         names = as_class_names(self.class_names)
         if not names:
@@ -329,6 +386,11 @@ class DetectorConfig:
     def num_classes(self) -> int:
         """K, without the "no object" class."""
         return len(self.class_names)
+
+    @property
+    def width(self) -> int:
+        """C, the channels of every token and query; selected tokens join two features."""
+        return self.neck.width if self.selection.kind == "none" else 2 * self.neck.width
 
     @property
     def num_levels(self) -> int:

@@ -10,6 +10,10 @@ from lightning.fabric.loggers.csv_logs import CSVLogger
 from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 from rich.progress import track
 
+from saccade.analysis.curves import draw_sparsity
+from saccade.analysis.images import FewImages
+from saccade.analysis.matching import load_teacher
+from saccade.analysis.while_training import EvaluationAnalysis
 from saccade.data import (
     CocoDataset,
     evaluation_loader,
@@ -24,16 +28,19 @@ from saccade.model import DetectorModel, Found, select
 from saccade.run_config import LaunchConfig, RunConfig
 from saccade.settings import read_yaml, write_yaml
 from saccade.structures import Batch
+from saccade.training import HungarianMatcher
 from saccade.training.checkpoint import Progress
 from saccade.training.loop import fit
+from saccade.weights.adapt import missing_offsets, with_deformable_levels
 
 
 def train(config: RunConfig, folder: Path, resume: bool = False) -> Detector:
     """Train a detector and leave everything in `folder`.
 
     ``config.yaml`` is the complete run, ``best/`` and ``last/`` hold the weights, ``last.ckpt``
-    what `resume` needs, ``evaluations.jsonl`` one line of COCO numbers per evaluation, ``logs/``
-    (TensorBoard) and ``csv/`` the losses of every session.
+    what `resume` needs, ``evaluations.jsonl`` one line per evaluation: COCO's numbers and those of
+    `EvaluationAnalysis`, whose sparsity ``sparsity.png`` shows over the run; ``logs/``
+    (TensorBoard) and ``csv/`` hold these and the losses of every session.
 
     Args:
         config: The run; its classes are replaced by those of the dataset.
@@ -71,6 +78,11 @@ def train(config: RunConfig, folder: Path, resume: bool = False) -> Detector:
         num_workers=config.num_workers,
         fabric=fabric,
     )
+    analysis = _analysis(config, detector) if fabric.is_global_zero else None
+    distil = None
+    if config.teacher is not None:
+        teacher = load_teacher(config.teacher, config.model, config.loss, fabric.device)
+        distil = teacher.distil
     if fabric.is_global_zero:
         folder.mkdir(parents=True, exist_ok=True)
         write_yaml(config, folder / "config.yaml")
@@ -82,19 +94,24 @@ def train(config: RunConfig, folder: Path, resume: bool = False) -> Detector:
 
     def evaluate_and_keep(progress: Progress) -> dict[str, float]:
         result = evaluation()
+        numbers = result.numbers
         if fabric.is_global_zero:
             if result.AP > best_ap(records):
                 detector.save_pretrained(folder / "best")
+            if analysis is not None:
+                numbers |= analysis()
             record: dict[str, float] = {"epoch": progress.epoch, "step": progress.step}
-            record |= {"minutes": progress.seconds / 60, **result.numbers}
+            record |= {"minutes": progress.seconds / 60, **numbers}
             with records.open("a") as file:
                 file.write(json.dumps(record) + "\n")
-        return result.numbers
+        return numbers
 
-    fit(fabric, detector.model, loader, config, folder, evaluate_and_keep, resume)
+    fit(fabric, detector.model, loader, config, folder, evaluate_and_keep, resume, distil)
     detector.model.eval()
     if fabric.is_global_zero:
         detector.save_pretrained(folder / "last")
+        if records.exists() and '"sparsity/' in records.read_text("utf-8"):
+            draw_sparsity(records, folder / "sparsity.png")
     return detector
 
 
@@ -170,20 +187,33 @@ def _check_folder(config: RunConfig, folder: Path, resume: bool) -> None:
         )
 
 
+def _analysis(config: RunConfig, detector: Detector) -> EvaluationAnalysis | None:
+    if not config.analyse:
+        return None
+    images = FewImages(Path(config.data), config.val_split, config.model, config.analyse)
+    matcher = HungarianMatcher(config.loss, config.model.classification)
+    return EvaluationAnalysis(detector.model, images, matcher)
+
+
 def _new_detector(config: RunConfig) -> Detector:
     if config.weights is None:
         return Detector(config.model, DetectorModel(config.model, config.pretrained_backbone))
     loaded = Detector.from_pretrained(config.weights, class_names=config.model.class_names)
-    model = DetectorModel(config.model)
+    model, state, report = DetectorModel(config.model), loaded.model.state_dict(), loaded.report
+    wider = with_deformable_levels(loaded.config, config.model.backbone)
+    if wider != loaded.config:
+        added = missing_offsets(wider, state)
+        state |= added
+        report = None if report is None else replace(report, added=tuple(added))
     try:
-        model.load_state_dict(loaded.model.state_dict())
+        model.load_state_dict(state)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise ValueError(
             f"{config.weights} does not fit the model as configured ({first}): "
             "leave out the model options that change its shape."
         ) from error
-    return Detector(config.model, model, loaded.report)
+    return Detector(config.model, model, report)
 
 
 def _launch(launch: LaunchConfig, folder: Path) -> Fabric:

@@ -67,11 +67,13 @@ class LossConfig:
     focal_gamma: float = 2.0
     no_object_weight: float = 0.1
     """Weight of the "no object" class in a softmax detector (DETR's eos_coef)."""
+    proposal_weight: float = 1.0
+    """Weight of the losses of what selects the tokens of a sparse detector (TSP)."""
 
     def __post_init__(self) -> None:
         weights = ("class_weight", "box_weight", "giou_weight", "no_object_weight")
         costs = ("class_cost", "box_cost", "giou_cost")
-        check_numbers(self, "loss.", *weights, *costs, "focal_gamma")
+        check_numbers(self, "loss.", *weights, *costs, "focal_gamma", "proposal_weight")
         check_numbers(self, "loss.", "focal_alpha", most=1)
 
 
@@ -177,11 +179,20 @@ class RunConfig:
     class heads are adapted by name."""
     pretrained_backbone: bool = True
     """Start from timm's ImageNet weights where the backbone has them."""
+    teacher: str | None = None
+    """Matching distillation (TSP, section 3.1): query i learns the object that query i of this
+    trained detector is matched to, in all layers, instead of matching by itself. Weights as for
+    `weights`, with the same kind and number of queries, on the same classes. A step then takes a
+    forward pass of the teacher longer."""
+    analyse: int = 8
+    """Images of the validation split on which each evaluation also records how sparse attention is
+    and how much the matching has changed since the evaluation before (TSP, sections 3.1 and 3.2);
+    0 for none. Each costs up to twice as much as an image that is evaluated."""
     seed: int = 42
 
     def __post_init__(self) -> None:
         check_counts(self, "", "epochs", "batch_size", "accumulate")
-        check_counts(self, "", "num_workers", "seed", least=0)
+        check_counts(self, "", "num_workers", "analyse", "seed", least=0)
         if self.num_evaluations is not None:
             check_counts(self, "", "num_evaluations")
         if self.minutes is not None and not (is_finite(self.minutes) and self.minutes > 0):

@@ -3,8 +3,8 @@
 Every structure is frozen: a transform or a module returns a new one.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -99,8 +99,25 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Origins:
+    """Where the tokens of a sparse detector come from (TSP, section 4)."""
+
+    boxes: Float[Tensor, "B S 4"]
+    """``cx, cy, w, h``, fraction of image, which the predicted boxes move and stretch: proposals,
+    or squares of eight strides around points of a pyramid."""
+    reach: Float[Tensor, "B S 2"] | None = None
+    """Of points: the objects of their level are those whose farthest edge is more than the first
+    and at most the second of these away, in sides of `boxes`. None for proposals."""
+    losses: Mapping[str, Float[Tensor, ""]] = field(default_factory=dict)
+    """While training: the losses, by name, of what chose these tokens."""
+
+
+@dataclass(frozen=True)
 class Tokens:
-    """Feature maps of all levels as one sequence, ordered level, row, column."""
+    """Feature maps of all levels as one sequence, ordered level, row, column.
+
+    Tokens that were selected (`origins`) are a set: one level of a single row.
+    """
 
     features: Float[Tensor, "B S C"]
     positions: Float[Tensor, "B S C"]
@@ -110,6 +127,8 @@ class Tokens:
     """(height, width) of each level in tokens, padding included; finest level first."""
     valid_ratios: Float[Tensor, "B L 2"]
     """The share (x, y) of each level's width and height that is not padding."""
+    origins: Origins | None = None
+    """Where each token comes from, if the tokens were selected."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +150,8 @@ class Queries:
     """While denoising: how many noised queries restore each target."""
     num_noised: int = 0
     """While denoising: how many queries are noised ones."""
+    origins: Origins | None = None
+    """Where each query comes from, if it is a token that was selected."""
 
 
 @dataclass(frozen=True)
@@ -154,3 +175,5 @@ class Predictions:
     queries (see `Queries.matches`), or a teacher's (`saccade.analysis.matching`)."""
     num_groups: int = 0
     """Only in ``denoising``: see `Queries.num_groups`."""
+    origins: Origins | None = None
+    """Where each query comes from, which restricts what it may be matched with."""

@@ -10,7 +10,10 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # Before the first import of the library. Not the numba kernels, which compile their own source.
-CHECKED = "boxes structures attention model weights data training evaluation analysis compat bench"
+CHECKED = (
+    "boxes structures restricted_matching attention model weights data training evaluation "
+    "analysis compat bench"
+)
 install_import_hook(
     [
         *(f"saccade.{room}" for room in CHECKED.split()),
@@ -35,6 +38,11 @@ from saccade.data import Split
 from saccade.model import DetectorModel
 from saccade.presets import preset_config
 
+# Processes that test side by side share the cores.
+NUM_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if NUM_WORKERS > 1:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // NUM_WORKERS))
+
 SMALL = {
     "two-stage": "deformable-detr-nano",
     "learned": "deformable-detr-nano",
@@ -43,6 +51,8 @@ SMALL = {
     "synthesizer-dense": "synthesizer-dense-detr-nano",
     "synthesizer-random": "synthesizer-random-detr-nano",
     "four-term": "four-term-detr-nano",
+    "tsp-fcos": "tsp-fcos-nano",
+    "tsp-rcnn": "tsp-rcnn-nano",
 }
 """One detector per kind of queries and attention."""
 
@@ -51,6 +61,9 @@ def small_config(kind: str, num_queries: int = 12) -> DetectorConfig:
     """A detector of two classes with few queries and no dropout."""
     config = preset_config(SMALL[kind], class_names=["cat", "dog"])
     queries = replace(config.queries, num_queries=num_queries)
+    if config.selection.kind != "none":
+        selection = replace(config.selection, num_tokens=2 * num_queries)
+        return replace(config, selection=selection)
     if kind != "learned":
         return replace(config, queries=queries)
     return replace(

@@ -157,7 +157,7 @@ def test_unusable_input_is_one_sentence_and_status_2(
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "predict", "presets", "bench"])
+@pytest.mark.parametrize("command", ["train", "eval", "predict", "analyse", "presets", "bench"])
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         main([command, "--help"])

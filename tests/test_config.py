@@ -11,6 +11,7 @@ from saccade.config import (
     InputConfig,
     NeckConfig,
     QueryConfig,
+    SelectionConfig,
     as_class_names,
 )
 from saccade.presets import preset_config, presets
@@ -29,6 +30,7 @@ COUNTS = [
     (EncoderConfig, "encoder", ("num_layers", "num_heads", "num_points", "ffn_width")),
     (DecoderConfig, "decoder", ("num_heads", "num_points", "ffn_width")),
     (NeckConfig, "neck", ("width", "num_rounds")),
+    (SelectionConfig, "selection", ("num_tokens", "num_convolutions", "region_size")),
     (QueryConfig, "queries", ("num_queries",)),
     (InputConfig, "input", ("short_side", "max_side")),
     (AugmentationConfig, "augmentation", ("max_side",)),
@@ -54,6 +56,7 @@ AMOUNTS = [
     (AugmentationConfig, "augmentation", ("zoom",)),
     (LossConfig, "loss", ("class_weight", "box_weight", "giou_weight", "no_object_weight")),
     (LossConfig, "loss", ("class_cost", "box_cost", "giou_cost", "focal_gamma")),
+    (LossConfig, "loss", ("proposal_weight",)),
     (OptimizerConfig, "optimizer", ("learning_rate", "backbone_factor", "sampling_factor")),
     (OptimizerConfig, "optimizer", ("weight_decay", "clip_norm")),
     (ScheduleConfig, "schedule", ("drop_factor", "final_factor")),
@@ -62,6 +65,10 @@ AMOUNTS = [
 
 def _each(table):
     return [(kind, owner, name) for kind, owner, names in table for name in names]
+
+
+def _sparse(**values) -> DetectorConfig:
+    return replace(preset_config("tsp-rcnn-r50"), **values)
 
 
 def _run(**values) -> RunConfig:
@@ -200,6 +207,38 @@ def test_class_names(names, message):
         (
             lambda: DetectorConfig(class_names=("cat",), queries=QueryConfig(source="tokens")),
             r'^queries\.source is "tokens" and decoder\.num_layers is 6: expected no layers',
+        ),
+        (
+            lambda: SelectionConfig(keep=(0.9, 0.7)),
+            r"^selection\.keep is \(0\.9, 0\.7\): expected the least and the largest share",
+        ),
+        (lambda: SelectionConfig(keep=(0.0, 0.7)), r"^selection\.keep is \(0\.0, 0\.7\): expected"),
+        (lambda: SelectionConfig(keep=(NAN, 1.0)), r"^selection\.keep is \(nan, 1\.0\): expected"),
+        (
+            lambda: DetectorConfig(class_names=("cat",), selection=SelectionConfig(kind="fcos")),
+            r'^selection\.kind is "fcos", but queries\.source is "learned": the selected tokens',
+        ),
+        (
+            lambda: _sparse(encoder=EncoderConfig()),
+            r'^selection\.kind is "rcnn", but encoder\.attention is "deformable", which needs',
+        ),
+        (
+            lambda: _sparse(
+                backbone=BackboneConfig(levels=(5,)), neck=NeckConfig(num_extra_levels=0)
+            ),
+            r"but backbone\.levels is \(5,\) with 0 extra ones: expected several levels, each of",
+        ),
+        (
+            lambda: _sparse(backbone=BackboneConfig(levels=(2, 3, 5))),
+            r"but backbone\.levels is \(2, 3, 5\) with 2 extra ones: expected several levels",
+        ),
+        (
+            lambda: _sparse(backbone=BackboneConfig(dilated=True)),
+            r"with 2 extra ones, the last dilated: expected several levels, each of twice the",
+        ),
+        (
+            lambda: _sparse(neck=NeckConfig(width=48, norm="none")),
+            r'^selection\.kind is "rcnn", but neck\.width is 48: expected a multiple of 32, the',
         ),
     ],
 )

@@ -50,4 +50,4 @@ def test_the_counts_are_what_comes_out(
 
 
 def test_all_counts_are_checked() -> None:
-    assert len(COUNTS) == 6
+    assert len(COUNTS) == 8

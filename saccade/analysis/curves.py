@@ -27,6 +27,8 @@ def as_record(layers: Iterable[LayerSparsity]) -> dict[str, float]:
 def draw_sparsity(evaluations: Path, file: Path) -> None:
     """Plot the sparsity of each layer over the epochs, a picture for each kind of layer.
 
+    Where an epoch was evaluated more than once, over the steps.
+
     Args:
         evaluations: A run's ``evaluations.jsonl`` whose lines hold what `as_record` returns.
         file: The picture.
@@ -48,6 +50,8 @@ def draw_sparsity(evaluations: Path, file: Path) -> None:
             f"{evaluations} holds no sparsity: record saccade.analysis.curves.as_record at each "
             "evaluation of the run."
         )
+    epochs = [record["epoch"] for record in records]
+    time = "epoch" if len(set(epochs)) == len(epochs) else "step"
     kinds = sorted({_kind(name) for name in names})
     figure = Figure(figsize=(4.5 * len(kinds), 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -56,14 +60,14 @@ def draw_sparsity(evaluations: Path, file: Path) -> None:
         for position, name in enumerate(layers):
             present = [record for record in records if name in record]
             axes.plot(
-                [record["epoch"] for record in present],
+                [record[time] for record in present],
                 [record[name] for record in present],
                 "o-",
                 markersize=3,
                 color=colormaps["viridis"](position / max(1, len(layers))),
                 label=f"layer {_layer_number(name) + 1}",
             )
-        axes.set(title=kind, xlabel="epoch", ylabel="sparsity, nats per key")
+        axes.set(title=kind, xlabel=time, ylabel="sparsity, nats per key")
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     figure.savefig(file, dpi=150)

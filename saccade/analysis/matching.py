@@ -6,19 +6,26 @@ distillation") and finds that it only helps in the first epochs.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from saccade.config import DetectorConfig
+from saccade.inference.predictor import Detector
 from saccade.model import DetectorModel
-from saccade.model.two_stage import ProposalQueries
+from saccade.model.queries import LearnedQueries, TokenQueries
+from saccade.run_config import LossConfig
 from saccade.structures import Batch, Predictions, Targets
 from saccade.training import HungarianMatcher
 from saccade.training.matcher import Match
 
 Assignment = Mapping[int, Int64[Tensor, " _"]]
 """By image id: the object that each query answers for, -1 for none."""
+
+_SAME_TOKENS = ("backbone.levels", "backbone.dilated", "neck.num_extra_levels")
+"""What decides which token is where in an image."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +70,40 @@ def assignment(
     Raises:
         ValueError: If the queries are proposals, which have no identity from epoch to epoch.
     """
-    if isinstance(model.queries, ProposalQueries):
+    if not keeps_queries(model):
         raise ValueError(
             "the detector's queries are proposals, which are others in every epoch: matching "
-            'can be followed where queries.source is "learned" or "tokens".'
+            'can be followed where queries.source is "learned" or "tokens" and selection.kind '
+            '"none".'
         )
-    found = {}
+    found: dict[int, Tensor] = {}
     training = model.training
     model.eval()
     try:
         for batch, targets in batches:
-            predictions = model(batch)
-            matches = matcher(predictions.logits, predictions.boxes, targets)
-            for target, (queries, objects) in zip(targets, matches, strict=True):
-                of_image = torch.full((predictions.logits.shape[1],), -1)
-                of_image[queries] = objects
-                found[target.image_id] = of_image
+            found |= answers(model(batch), targets, matcher)
     finally:
         model.train(training)
+    return found
+
+
+def keeps_queries(model: DetectorModel) -> bool:
+    """Whether query i is the same one at all times: learned, or a place in the image."""
+    stay = isinstance(model.queries, LearnedQueries | TokenQueries)
+    return stay and model.selection is None
+
+
+@torch.no_grad()
+def answers(
+    predictions: Predictions, targets: Sequence[Targets], matcher: HungarianMatcher
+) -> dict[int, Int64[Tensor, " _"]]:
+    """The assignment of the images of one batch, from what the detector said of it."""
+    found = {}
+    matches = matcher(predictions.logits, predictions.boxes, targets)
+    for target, (queries, objects) in zip(targets, matches, strict=True):
+        of_image = torch.full((predictions.logits.shape[1],), -1)
+        of_image[queries] = objects
+        found[target.image_id] = of_image
     return found
 
 
@@ -113,6 +136,53 @@ def matching_change(before: Assignment, after: Assignment) -> MatchingChange:
         num_matched += int(((objects >= 0) | (now >= 0)).sum())
         num_changed += int((objects != now).sum())
     return MatchingChange(num_queries, num_matched, num_changed)
+
+
+def load_teacher(
+    source: str, student: DetectorConfig, costs: LossConfig, device: torch.device | str = "cpu"
+) -> "TeacherMatching":
+    """A teacher from weights, for a student whose queries can answer for what its own do.
+
+    Args:
+        source: Whatever `Detector.from_pretrained` reads; classes are matched by name.
+        student: The detector that is to learn.
+        costs: Of the matching.
+        device: Of the batches.
+
+    Raises:
+        ValueError: If the weights cannot be read, or the two detectors' queries, classes or
+            normalised images cannot be compared.
+    """
+    teacher = Detector.from_pretrained(source, class_names=student.class_names)
+    if teacher.report is not None and teacher.report.new:
+        raise ValueError(
+            f"the teacher {source} does not know {', '.join(teacher.report.new)}: choose one that "
+            "was trained on the student's classes."
+        )
+    taught = student.queries.source
+    for name, config in (("student", student), ("teacher", teacher.config)):
+        kind = config.queries.source
+        if kind not in ("learned", "tokens") or kind != taught:
+            raise ValueError(
+                f'the {name} has queries.source "{kind}": expected "learned" or '
+                '"tokens", the same in teacher and student, because query i of the one answers for '
+                "what query i of the other does."
+            )
+        if config.selection.kind != "none":
+            raise ValueError(
+                f'the {name} has selection.kind "{config.selection.kind}": expected "none", '
+                "because selected tokens are others in every epoch."
+            )
+    fields = _SAME_TOKENS if taught == "tokens" else ("queries.num_queries",)
+    for field in (*fields, "input.mean", "input.std"):
+        theirs, own = attrgetter(field)(teacher.config), attrgetter(field)(student)
+        if theirs != own:
+            raise ValueError(
+                f"the teacher {source} has {field} {theirs!r}, but the student {own!r}: expected "
+                "the same in both; choose another teacher or change the student's."
+            )
+    matcher = HungarianMatcher(costs, teacher.config.classification)
+    return TeacherMatching(teacher.to(device).model, matcher)
 
 
 class TeacherMatching:

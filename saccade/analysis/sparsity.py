@@ -5,7 +5,7 @@ for its slow convergence. Nothing here touches a detector's forward: the weights
 never write to memory, are calculated a second time from what each layer was called with.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,7 +57,11 @@ class LayerSparsity:
 
 
 @torch.no_grad()
-def attention_sparsity(model: DetectorModel, batches: Iterable[Batch]) -> tuple[LayerSparsity, ...]:
+def attention_sparsity(
+    model: DetectorModel,
+    batches: Iterable[Batch],
+    see: Callable[[Predictions], object] | None = None,
+) -> tuple[LayerSparsity, ...]:
     """Run a detector over batches and say how concentrated the attention of each layer is.
 
     To be called between epochs, on the same few batches each time; the detector is run in
@@ -67,6 +71,7 @@ def attention_sparsity(model: DetectorModel, batches: Iterable[Batch]) -> tuple[
     Args:
         model: Any detector; layers of other kinds than dense and deformable are left out.
         batches: On the device of the model.
+        see: Called with what the detector says of each batch, for those who need that too.
 
     Returns:
         One entry per layer, those of the encoder first.
@@ -84,6 +89,8 @@ def attention_sparsity(model: DetectorModel, batches: Iterable[Batch]) -> tuple[
                 num_batches += 1
                 for layer in layers:
                     layer.compare_with_boxes(predictions, model)
+                if see is not None:
+                    see(predictions)
     finally:
         model.train(training)
     if not num_batches:

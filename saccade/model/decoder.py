@@ -10,7 +10,7 @@ from saccade.attention import MultiheadAttention
 from saccade.config import DecoderConfig
 from saccade.model.feed_forward import FeedForward
 from saccade.model.heads import Heads
-from saccade.model.refinement import refine_boxes
+from saccade.model.refinement import move_boxes, refine_boxes
 from saccade.structures import Predictions, Queries, Tokens
 
 # The logit of what cannot be; finite, so that its loss and gradient are zero and not NaN.
@@ -67,7 +67,12 @@ class Decoder(nn.Module):
         """
         if not self.layers:
             logits, delta = self.heads(0, self.norm(queries.content))
-            return Predictions(self._hide_padding(logits, memory), delta.sigmoid())
+            boxes = (
+                delta.sigmoid()
+                if queries.references is None
+                else move_boxes(delta, queries.references)
+            )
+            return Predictions(self._hide_padding(logits, memory), boxes, origins=queries.origins)
         found = []
         for index, layer in enumerate(self.layers):
             queries = layer(queries, memory)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from functools import partial
 
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from saccade.attention import (
     DeformableAttention,
@@ -17,12 +18,14 @@ from saccade.model.backbone import Backbone
 from saccade.model.decoder import Decoder
 from saccade.model.denoising import Denoising, separate_noised
 from saccade.model.encoder import Encoder
+from saccade.model.features_of_interest import FeaturesOfInterest
 from saccade.model.heads import BoxHead, Heads, make_heads
 from saccade.model.neck import make_neck
 from saccade.model.positions import TokenPositions
 from saccade.model.queries import LearnedQueries, TokenQueries
+from saccade.model.region_proposals import RegionProposals
 from saccade.model.two_stage import ProposalQueries
-from saccade.structures import Batch, Predictions, Targets
+from saccade.structures import Batch, Predictions, Targets, Tokens
 
 
 class DetectorModel(nn.Module):
@@ -30,10 +33,15 @@ class DetectorModel(nn.Module):
 
     def __init__(self, config: DetectorConfig, pretrained_backbone: bool = False) -> None:
         super().__init__()
-        width = config.neck.width
+        width = config.width
         self.backbone = Backbone(config.backbone, pretrained_backbone)
         self.neck = make_neck(config.neck, self.backbone.channels)
-        self.positions = TokenPositions(config.positions, width, config.num_levels)
+        self.selection = _selection(config)
+        self.positions = (
+            TokenPositions(config.positions, width, config.num_levels)
+            if self.selection is None
+            else None
+        )
         self.encoder = Encoder(config.encoder, width, partial(_encoder_attention, config))
         class_head, box_head = make_heads(config)
         heads = Heads(config, class_head, box_head)
@@ -48,14 +56,15 @@ class DetectorModel(nn.Module):
 
         Args:
             batch: Normalised, padded images.
-            targets: Only for training with denoising: what the noised queries start from.
+            targets: Only for training with denoising, whose noised queries start from them, and
+                of sparse detectors, which learn from them where objects are.
 
         Returns:
             One scored box per query, ``cx, cy, w, h``, fraction of image.
         """
         features = self.backbone(batch.images)
         levels = self.neck(features)
-        tokens = self.positions(levels, batch)
+        tokens = self.tokens(levels, batch, targets)
         memory = self.encoder(tokens)
         queries = self.queries(memory)
         if self.denoising is not None and targets is not None:
@@ -63,17 +72,35 @@ class DetectorModel(nn.Module):
         predictions = self.decoder(queries, memory)
         return separate_noised(predictions, queries)
 
+    def tokens(
+        self,
+        levels: Sequence[Float[Tensor, "B _ _ _"]],
+        batch: Batch,
+        targets: Sequence[Targets] | None = None,
+    ) -> Tokens:
+        """What enters the encoder: all tokens of the levels, or in TSP those that are selected."""
+        if self.selection is not None:
+            return self.selection(levels, batch, targets)
+        assert self.positions is not None
+        return self.positions(levels, batch)
+
+
+def _selection(config: DetectorConfig) -> nn.Module | None:
+    if config.selection.kind == "fcos":
+        return FeaturesOfInterest(config)
+    return RegionProposals(config) if config.selection.kind == "rcnn" else None
+
 
 def _queries(config: DetectorConfig, class_head: nn.Linear, box_head: BoxHead) -> nn.Module:
     if config.queries.source == "two-stage":
         return ProposalQueries(config, class_head, box_head)
     if config.queries.source == "tokens":
         return TokenQueries()
-    return LearnedQueries(config.queries, config.neck.width)
+    return LearnedQueries(config.queries, config.width)
 
 
 def _encoder_attention(config: DetectorConfig) -> nn.Module:
-    width, part = config.neck.width, config.encoder
+    width, part = config.width, config.encoder
     if part.attention == "deformable" and not part.across_levels:
         return LevelwiseDeformableAttention(width, part.num_heads, part.num_points)
     if part.attention == "four-term":
@@ -87,7 +114,7 @@ def _encoder_attention(config: DetectorConfig) -> nn.Module:
 
 
 def _decoder_attention(config: DetectorConfig, part: EncoderConfig | DecoderConfig) -> nn.Module:
-    width = config.neck.width
+    width = config.width
     if part.attention == "dense":
         return DenseAttention(width, part.num_heads, part.dropout)
     return DeformableAttention(width, part.num_heads, config.num_levels, part.num_points)

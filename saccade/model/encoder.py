@@ -13,19 +13,22 @@ from saccade.structures import Tokens
 
 
 class EncoderLayer(nn.Module):
-    """Attention and a perceptron, each added to its input and normalised."""
+    """Attention and a perceptron, each added to its input and normalised, or the other way."""
 
     def __init__(self, config: EncoderConfig, width: int, attention: nn.Module) -> None:
         super().__init__()
+        self.pre_norm = config.pre_norm
         self.attention = attention
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(width)
-        self.ffn = FeedForward(width, config.ffn_width, config.dropout)
+        self.ffn = FeedForward(width, config.ffn_width, config.dropout, config.pre_norm)
 
     def forward(self, tokens: Tokens, references: Float[Tensor, "B S 2"]) -> Tokens:
         """The same tokens with new features."""
-        attended = self.attention(tokens.features + tokens.positions, references, tokens)
-        features = self.norm(tokens.features + self.dropout(attended))
+        seen = replace(tokens, features=self.norm(tokens.features)) if self.pre_norm else tokens
+        attended = self.attention(seen.features + seen.positions, references, seen)
+        summed = tokens.features + self.dropout(attended)
+        features = summed if self.pre_norm else self.norm(summed)
         return replace(tokens, features=self.ffn(features))
 
 
@@ -42,7 +45,10 @@ class Encoder(nn.Module):
 
     def forward(self, tokens: Tokens) -> Tokens:
         """The memory: the same tokens after all layers."""
-        references = token_centres(tokens.spatial_shapes, tokens.valid_ratios)
+        if tokens.origins is None:
+            references = token_centres(tokens.spatial_shapes, tokens.valid_ratios)
+        else:
+            references = tokens.origins.boxes[..., :2]
         for layer in self.layers:
             tokens = layer(tokens, references)
         return tokens

@@ -5,10 +5,14 @@ from torch import Tensor, nn
 
 
 class FeedForward(nn.Module):
-    """LayerNorm(x + W2 relu(W1 x)), normalised after the residual as DETR does."""
+    """LayerNorm(x + W2 relu(W1 x)), normalised after the residual as DETR does.
 
-    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+    With `pre_norm` it is x + W2 relu(W1 LayerNorm(x)).
+    """
+
+    def __init__(self, width: int, hidden: int, dropout: float, pre_norm: bool = False) -> None:
         super().__init__()
+        self.pre_norm = pre_norm
         self.expand = nn.Linear(width, hidden)
         self.contract = nn.Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)
@@ -18,5 +22,7 @@ class FeedForward(nn.Module):
 
     def forward(self, features: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
         """Transform each token or query by itself."""
-        hidden = self.dropout(self.expand(features).relu())
-        return self.norm(features + self.dropout(self.contract(hidden)))
+        entering = self.norm(features) if self.pre_norm else features
+        hidden = self.dropout(self.expand(entering).relu())
+        summed = features + self.dropout(self.contract(hidden))
+        return summed if self.pre_norm else self.norm(summed)

@@ -56,10 +56,10 @@ class Heads(nn.Module):
 
 def make_heads(config: DetectorConfig) -> tuple[nn.Linear, BoxHead]:
     """A class head and a box head with the official initialisation."""
-    box_head = BoxHead(config.neck.width)
+    box_head = BoxHead(config.width)
     if config.classification == "softmax":
-        return nn.Linear(config.neck.width, config.num_classes + 1), box_head
-    class_head = nn.Linear(config.neck.width, config.num_classes)
+        return nn.Linear(config.width, config.num_classes + 1), box_head
+    class_head = nn.Linear(config.width, config.num_classes)
     # Every query starts as background with probability 0.99 (focal loss, section 4.1 there).
     nn.init.constant_(class_head.bias, -math.log(99))
     nn.init.zeros_(box_head.last.weight)

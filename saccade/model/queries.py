@@ -38,5 +38,7 @@ class TokenQueries(nn.Module):
     """Every token of the memory is a query, as in encoder-only DETR (TSP, section 3.3)."""
 
     def forward(self, memory: Tokens) -> Queries:
-        """The tokens, which have no reference points."""
-        return Queries(memory.features, memory.positions, references=None)
+        """The tokens; those that were selected refer to the box they come from."""
+        origins = memory.origins
+        references = None if origins is None else origins.boxes
+        return Queries(memory.features, memory.positions, references, origins=origins)

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,28 +13,40 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from saccade.data import random_seed
 from saccade.run_config import RunConfig
-from saccade.structures import Batch, Targets
+from saccade.structures import Batch, Predictions, Targets
 from saccade.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from saccade.training.display import Display
 from saccade.training.losses import SetCriterion
 from saccade.training.optimizer import build_optimizer, learning_rate_factor, set_learning_rate
 
 Evaluate = Callable[[Progress], dict[str, float]]
+Distil = Callable[[Predictions, Batch, Sequence[Targets]], Predictions]
+"""What a teacher makes of a student's predictions, such as `TeacherMatching.distil`."""
 
 
 class LossModel(nn.Module):
     """The detector and its criterion as one module, so that Fabric sees tensors come out."""
 
-    def __init__(self, model: nn.Module, criterion: SetCriterion, bf16: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: SetCriterion,
+        bf16: bool,
+        distil: Distil | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.criterion = criterion
         self.bf16 = bf16
+        # A function, so that no teacher's weights become this module's.
+        self.distil = distil
 
     def forward(self, batch: Batch, targets: list[Targets]) -> dict[str, Tensor]:
         """The unweighted losses of a batch."""
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.bf16):
             predictions = self.model(batch, targets)
+            if self.distil is not None:
+                predictions = self.distil(predictions, batch, targets)
         losses: dict[str, Tensor] = self.criterion(predictions, targets)
         return losses
 
@@ -47,6 +59,7 @@ def fit(
     folder: Path,
     evaluate: Evaluate,
     resume: bool = False,
+    distil: Distil | None = None,
 ) -> None:
     """Train `model` in place and leave ``last.ckpt`` in `folder` after every epoch.
 
@@ -62,6 +75,7 @@ def fit(
         folder: The run folder.
         evaluate: Called in every process, the model in evaluation mode; returns COCO's numbers.
         resume: Continue from ``last.ckpt``.
+        distil: Applied to the predictions of every batch before the loss.
 
     Raises:
         ValueError: If a loss or gradient is not finite, or there is nothing to resume from.
@@ -74,7 +88,8 @@ def fit(
         progress, model_state, optimizer_state = load_checkpoint(folder / "last.ckpt")
         model.load_state_dict(model_state)
         optimizer.load_state_dict(optimizer_state)
-    losses_of, optimizer = fabric.setup(LossModel(model, criterion, config.launch.bf16), optimizer)
+    loss_model = LossModel(model, criterion, config.launch.bf16, distil)
+    losses_of, optimizer = fabric.setup(loss_model, optimizer)
 
     def save_and_evaluate() -> None:
         if fabric.is_global_zero:

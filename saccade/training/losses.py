@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
 from saccade.boxes import centre_to_corners
+from saccade.restricted_matching import may_answer
 from saccade.run_config import LossConfig
 from saccade.structures import Predictions, Targets
 from saccade.training.matcher import HungarianMatcher, Match
@@ -67,6 +68,7 @@ class SetCriterion(nn.Module):
         Every layer is matched by itself; proposals are matched as if every object were of class
         0, because the first stage only tells objects from background (Deformable DETR, appendix
         A.4). Sums are divided by the number of objects in the batch, averaged over processes.
+        Tokens that were selected are matched with the objects that they may answer for alone.
 
         Args:
             predictions: Boxes are ``cx, cy, w, h``, fraction of image.
@@ -75,7 +77,7 @@ class SetCriterion(nn.Module):
         Returns:
             ``loss_ce``, ``loss_bbox`` and ``loss_giou``; the same with ``_0``, ``_1``... for
             ``predictions.auxiliary``, ``_enc`` for ``.proposals``, and ``_dn``, ``_dn_0``... for
-            ``.denoising``.
+            ``.denoising``; ``loss_proposal_...`` of what selected the tokens.
 
         Raises:
             ValueError: If the logits have another number of columns than the classes ask for, the
@@ -83,6 +85,8 @@ class SetCriterion(nn.Module):
         """
         num_boxes = _num_boxes(targets, predictions.boxes.device)
         losses = self._losses(predictions, targets, num_boxes, suffix="")
+        if predictions.origins is not None:
+            losses |= predictions.origins.losses
         if predictions.proposals is not None:
             binary = [replace(each, labels=torch.zeros_like(each.labels)) for each in targets]
             losses |= self._losses(predictions.proposals, binary, num_boxes, suffix="_enc")
@@ -98,6 +102,7 @@ class SetCriterion(nn.Module):
             "ce": self.config.class_weight,
             "bbox": self.config.box_weight,
             "giou": self.config.giou_weight,
+            "proposal": self.config.proposal_weight,
         }
         terms = [weights[name.split("_")[1]] * loss for name, loss in losses.items()]
         return torch.stack(terms).sum()
@@ -117,7 +122,9 @@ class SetCriterion(nn.Module):
         boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
         self._check_columns(logits.shape[-1])
         if predictions.matches is None:
-            layer_matches = self.matcher.match_layers(logits, boxes, targets)
+            origins = predictions.origins
+            allowed = None if origins is None else may_answer(origins, targets)
+            layer_matches = self.matcher.match_layers(logits, boxes, targets, allowed)
         else:
             layer_matches = [list(predictions.matches)] * len(layers)
         pairs = _pair(layer_matches, targets, boxes)

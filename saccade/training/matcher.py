@@ -1,11 +1,12 @@
 """Which query answers for which object: the assignment of least cost (DETR, section 3.1)."""
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
@@ -39,6 +40,7 @@ class HungarianMatcher:
         logits: Float[Tensor, "B Q K"],
         boxes: Float[Tensor, "B Q 4"],
         targets: Sequence[Targets],
+        allowed: Sequence[Bool[Tensor, "Q _"]] | None = None,
     ) -> list[Match]:
         """Match the queries of every image to its objects.
 
@@ -46,15 +48,17 @@ class HungarianMatcher:
             logits: Any float type and device; in a softmax detector the last column is "no object".
             boxes: ``cx, cy, w, h``, fraction of image.
             targets: One per image, on the device of `logits`.
+            allowed: For each image, which query may answer for which object
+                (`saccade.restricted_matching`); None where all may.
 
         Returns:
             (query indices, target indices) for each image, on the CPU, min(Q, N) of each, queries
-            rising.
+            rising; fewer where not enough pairs are allowed.
 
         Raises:
             ValueError: If `targets` are not one per image, or a cost is not finite.
         """
-        return self.match_layers(logits[None], boxes[None], targets)[0]
+        return self.match_layers(logits[None], boxes[None], targets, allowed)[0]
 
     @torch.no_grad()
     def match_layers(
@@ -62,6 +66,7 @@ class HungarianMatcher:
         logits: Float[Tensor, "layers B Q K"],
         boxes: Float[Tensor, "layers B Q 4"],
         targets: Sequence[Targets],
+        allowed: Sequence[Bool[Tensor, "Q _"]] | None = None,
     ) -> list[list[Match]]:
         """Match several decoder layers, each by itself, in one device transfer.
 
@@ -85,11 +90,11 @@ class HungarianMatcher:
             if not np.isfinite(costs).all():
                 raise ValueError(_blame(logits[:, image], boxes[:, image], targets[image]))
             num_objects = len(targets[image].labels)
+            pairs = None if allowed is None else allowed[image].cpu().numpy()
             for layer, layer_costs in enumerate(
                 costs.reshape(num_layers, num_queries, num_objects)
             ):
-                queries, objects = linear_sum_assignment(layer_costs)
-                matches[layer].append((torch.from_numpy(queries), torch.from_numpy(objects)))
+                matches[layer].append(_assign(layer_costs, pairs))
         return matches
 
     def cost(
@@ -125,6 +130,20 @@ class HungarianMatcher:
         matched = -alpha * rest**gamma * (probability + 1e-8).log()
         unmatched = -(1 - alpha) * probability**gamma * (rest + 1e-8).log()
         return matched - unmatched
+
+
+def _assign(costs: NDArray[np.floating[Any]], allowed: NDArray[np.bool_] | None) -> Match:
+    """The cheapest assignment with the most allowed pairs, if only some are."""
+    if allowed is None:
+        queries, objects = linear_sum_assignment(costs)
+    else:
+        costs = costs.astype(np.float64)
+        # One forbidden pair costs more than all that could be saved by it.
+        forbidden = costs.max(initial=0) + min(costs.shape) * np.ptp(costs) + 1 if costs.size else 0
+        queries, objects = linear_sum_assignment(np.where(allowed, costs, forbidden))
+        kept = allowed[queries, objects]
+        queries, objects = queries[kept], objects[kept]
+    return torch.from_numpy(queries), torch.from_numpy(objects)
 
 
 def _blame(logits: Tensor, boxes: Tensor, target: Targets) -> str:

@@ -1,4 +1,4 @@
-"""Other classes than the stored ones: class heads are adapted by name."""
+"""What a detector may have other than its weights' file: classes, and deformable convolutions."""
 
 import math
 import re
@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from saccade.config import DetectorConfig, as_class_names
+from saccade.config import BackboneConfig, DetectorConfig, as_class_names
+from saccade.weights.fit import expected_shapes
 
 _PLACEHOLDER = re.compile(r"class \d+|LABEL_\d+")
 _PROPOSALS = "queries.class_head."
@@ -59,6 +60,42 @@ def adapt_classes(
     )
 
 
+def with_deformable_levels(config: DetectorConfig, backbone: BackboneConfig) -> DetectorConfig:
+    """The detector with the deformable convolutions of another backbone beside its own.
+
+    It stays as it is where it has deformable convolutions elsewhere or of another kind.
+    """
+    own = config.backbone
+    another_kind = own.deformable_levels and own.modulated != backbone.modulated
+    if another_kind or not set(own.deformable_levels) < set(backbone.deformable_levels):
+        return config
+    deformable = replace(
+        own,
+        deformable_levels=backbone.deformable_levels,
+        modulated=backbone.modulated,
+        # Levels that were frozen may be deformable in the other one.
+        num_frozen_stages=backbone.num_frozen_stages,
+    )
+    return replace(config, backbone=deformable)
+
+
+def missing_offsets(config: DetectorConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that deformable convolutions have beside those of plain ones, all zeros.
+
+    With zeros a detector calculates what it did with plain convolutions (see
+    `saccade.model.deformable_convolution`).
+
+    Args:
+        config: The detector with deformable convolutions.
+        state: The tensors that it has already.
+    """
+    return {
+        key: torch.zeros(shape)
+        for key, shape in expected_shapes(config).items()
+        if key not in state and key.startswith("backbone.") and ".sampling_offsets." in key
+    }
+
+
 def _gather(key: str, stored: Tensor, rows: Sequence[int | None], config: DetectorConfig) -> Tensor:
     fresh = _fresh(key, stored, len(rows), config)
     for index, row in enumerate(rows):
@@ -73,6 +110,6 @@ def _fresh(key: str, stored: Tensor, count: int, config: DetectorConfig) -> Tens
     if key.endswith(".bias") and config.classification == "sigmoid":
         # Every query starts as background with probability 0.99, as in a new detector.
         return torch.full((count,), -math.log(99))
-    linear = nn.Linear(config.neck.width, count)
+    linear = nn.Linear(config.width, count)
     parameter = linear.bias if key.endswith(".bias") else linear.weight
     return parameter.detach().clone()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from saccade.config import DetectorConfig, as_class_names
 from saccade.config_json import VERSION, from_dict
 from saccade.presets import preset_config
-from saccade.weights.adapt import adapt_classes
+from saccade.weights.adapt import adapt_classes, missing_offsets, with_deformable_levels
 from saccade.weights.files import find_source, read_checkpoint, read_json, read_safetensors
 from saccade.weights.fit import check_fit, check_preset
 from saccade.weights.huggingface import translate_huggingface
@@ -41,6 +41,8 @@ class LoadReport:
     """Classes whose rows in the class heads are random and must be trained."""
     left_out: tuple[str, ...] = ()
     """Tensors of the file that the detector has no place for."""
+    added: tuple[str, ...] = ()
+    """Offsets of convolutions that are deformable in the detector but plain in the file: zeros."""
 
     @property
     def adapted(self) -> tuple[str, ...]:
@@ -56,6 +58,11 @@ class LoadReport:
             )
         if self.left_out:
             lines.append(f"Left out: {_listed(self.left_out)}.")
+        if self.added:
+            lines.append(
+                f"{len(self.added)} tensors added as zeros, offsets of deformable convolutions: "
+                f"{_listed(self.added, most=1)}."
+            )
         return "\n".join(lines)
 
 
@@ -91,20 +98,24 @@ def load_weights(
     known = None if preset is None else preset_config(preset)
     names = None if class_names is None else as_class_names(class_names)
     layout, config, translated = _read_folder(path) if path.is_dir() else _read_file(path, known)
+    adapted_config = config
     if known is not None and preset is not None:
-        check_preset(config, known, preset)
+        adapted_config = with_deformable_levels(config, known.backbone)
+        check_preset(adapted_config, known, preset)
     state = {key: _as_float32(tensor) for key, tensor in translated.state.items()}
     surplus = check_fit(config, state, str(path))
     for key in surplus:
         del state[key]
     left_out = (*translated.left_out, *surplus)
+    report = LoadReport(str(source), layout, len(state), left_out=left_out)
+    if adapted_config != config:
+        config, added = adapted_config, missing_offsets(adapted_config, state)
+        state |= added
+        report = replace(report, added=tuple(added))
     if names is None or names == config.class_names:
-        report = LoadReport(str(source), layout, len(state), left_out=left_out)
         return LoadedWeights(config, state, report)
     adapted = adapt_classes(config, state, names)
-    report = LoadReport(
-        str(source), layout, len(state), adapted.kept, adapted.new, left_out=left_out
-    )
+    report = replace(report, kept=adapted.kept, new=adapted.new)
     return LoadedWeights(adapted.config, adapted.state, report)
 
 

@@ -28,6 +28,30 @@ def test_the_counts_are_the_published_ones(name: str) -> None:
     assert sum(counts.flops_by_part.values()) == counts.flops
 
 
+SPARSE = {"tsp-fcos-r50": 189e9, "tsp-rcnn-r50": 188e9}
+"""TSP, table 1; it does not say how many parameters there are."""
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_the_flops_of_sparse_detectors_are_the_published_ones(name: str) -> None:
+    counts = count(preset_config(name))
+    assert counts.flops == pytest.approx(SPARSE[name], rel=0.03)
+    assert sum(counts.flops_by_part.values()) == counts.flops
+
+
+def test_the_selection_of_regions_by_hand() -> None:
+    """Towers over all levels but the finest, RoIAlign and its projection for each proposal."""
+    config = preset_config("tsp-rcnn-nano")
+    counts = count(config, (64, 96))
+    width, size = config.neck.width, config.selection.region_size
+    points = 8 * 12 + 4 * 6 + 2 * 3
+    towers = 2 * 9 * width**2 + 9 * width * (1 + 4)
+    read = size**2 * width * (4 * 2**2 + config.width)
+    assert counts.flops_by_part["selection"] == points * towers + config.selection.num_tokens * (
+        read + config.width**2
+    )
+
+
 def test_the_backbone_of_a_small_image_by_hand() -> None:
     """ResNet-50 is published with 4.09 G multiply-adds at 224 x 224, 2 M of them classifying."""
     counts = count(preset_config("deformable-detr-r50"), (224, 224))

@@ -57,3 +57,16 @@ def test_a_run_without_sparsity_is_refused(tmp_path: Path) -> None:
     (tmp_path / "evaluations.jsonl").write_text('{"epoch": 1, "AP": 0.1}\n')
     with pytest.raises(ValueError, match="holds no sparsity: record"):
         draw_sparsity(tmp_path / "evaluations.jsonl", tmp_path / "sparsity.png")
+
+
+def test_an_epoch_that_is_evaluated_twice_is_drawn_over_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(Axes, "plot", lambda axes, xs, *rest, **options: drawn.append(xs))
+    monkeypatch.setattr(Axes, "legend", lambda axes, **options: None)
+    record = as_record([LayerSparsity("encoder.layers.0.attention", -1.0, 10.0, -0.1)])
+    lines = [{"epoch": 0, "step": step, **record} for step in (40, 80)]
+    (tmp_path / "evaluations.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    draw_sparsity(tmp_path / "evaluations.jsonl", tmp_path / "sparsity.png")
+    assert drawn == [[40, 80]]

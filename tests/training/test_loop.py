@@ -5,11 +5,14 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from saccade import run as run_module
+from saccade.config import DetectorConfig
 from saccade.data import Split
 from saccade.inference import Detector
 from saccade.model import DetectorModel
@@ -17,6 +20,7 @@ from saccade.recipes import for_detector
 from saccade.run import train
 from saccade.run_config import RunConfig
 from saccade.settings import read_yaml
+from saccade.structures import Predictions, Targets
 from saccade.training import loop
 from saccade.training.checkpoint import Progress, load_checkpoint
 from tests.conftest import small_config
@@ -29,7 +33,7 @@ OBJECTS = [
 
 @pytest.fixture
 def run(write_coco: Callable[..., Split], tmp_path: Path) -> RunConfig:
-    """Two epochs of two steps on four images, one of them without objects."""
+    """Two epochs of two steps on four images, one of them without objects, and no analysis."""
     write_coco({1: (48, 64), 2: (48, 64), 3: (64, 48), 4: (48, 64)}, OBJECTS[:3])
     config = for_detector(small_config("two-stage"))
     return replace(
@@ -40,6 +44,7 @@ def run(write_coco: Callable[..., Split], tmp_path: Path) -> RunConfig:
         val_split="train",
         epochs=2,
         batch_size=2,
+        analyse=0,
     )
 
 
@@ -224,3 +229,141 @@ def test_a_broken_checkpoint_is_said_in_one_sentence(
         (tmp_path / "last.ckpt").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         load_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_analysis_is_recorded_and_changes_no_weight(run: RunConfig, tmp_path: Path) -> None:
+    run = replace(run, model=small_config("learned"))
+    run = replace(run, model=replace(run.model, input=replace(run.model.input, short_side=64)))
+    plain = train(run, tmp_path / "plain")
+    analysed = train(replace(run, analyse=2), tmp_path / "analysed")
+    for name, weights in plain.model.state_dict().items():
+        assert torch.equal(weights, analysed.model.state_dict()[name]), name
+    records = read_records(tmp_path / "analysed")
+    layer = "decoder.layers.0.cross_attention"
+    for record, of_plain in zip(records, read_records(tmp_path / "plain"), strict=True):
+        assert record["AP"] == of_plain["AP"]
+        assert record[f"sparsity/{layer}"] < 0 < record[f"spread/{layer}"]
+        assert not any("/" in name for name in of_plain)
+    assert ["matching/changed" in record for record in records] == [False, True]
+    assert 0 <= records[1]["matching/changed"] <= records[1]["matching/changed_of_matched"] <= 1
+    header = (tmp_path / "analysed" / "csv" / "session-1" / "metrics.csv").read_text()
+    assert f"sparsity/{layer}" in header.splitlines()[0]
+    assert (tmp_path / "analysed" / "sparsity.png").stat().st_size > 10_000
+    assert not (tmp_path / "plain" / "sparsity.png").exists()
+
+
+def test_a_resumed_run_goes_on_with_the_analysis(run: RunConfig, tmp_path: Path) -> None:
+    run = replace(run, model=small_config("learned"), analyse=1, epochs=1)
+    run = replace(run, model=replace(run.model, input=replace(run.model.input, short_side=64)))
+    train(run, tmp_path / "run")
+    train(replace(run, epochs=3), tmp_path / "run", resume=True)
+    records = read_records(tmp_path / "run")
+    # What a session finds first has nothing to be compared with.
+    assert ["matching/changed" in record for record in records] == [False, False, True]
+    assert all("sparsity/encoder.layers.0.attention" in record for record in records)
+
+
+def read_records(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
+
+
+def saved_teacher(model: DetectorConfig, folder: Path) -> str:
+    torch.manual_seed(7)
+    Detector(model, DetectorModel(model)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def taught(run: RunConfig, tmp_path: Path) -> RunConfig:
+    """A run whose teacher has other random weights and knows one class more, in another order."""
+    model = small_config("detr")
+    run = replace(run, model=replace(model, input=replace(model.input, short_side=64)), epochs=1)
+    teacher = replace(run.model, class_names=("horse", "dog", "cat"))
+    return replace(run, teacher=saved_teacher(teacher, tmp_path / "teacher"))
+
+
+def test_a_teacher_decides_the_matching_and_is_not_saved(
+    taught: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+    original = loop.SetCriterion.forward
+
+    def watched(self: nn.Module, predictions: Predictions, targets: list[Targets]) -> object:
+        given.append((predictions.matches, targets))
+        return original(self, predictions, targets)
+
+    monkeypatch.setattr(loop.SetCriterion, "forward", watched)
+    student = train(taught, tmp_path / "run")
+    assert len(given) == 2
+    for matches, targets in given:
+        assert [len(objects) for _, objects in matches] == [len(each.labels) for each in targets]
+    _, state, optimizer = load_checkpoint(tmp_path / "run" / "last.ckpt")
+    assert state.keys() == DetectorModel(student.config).state_dict().keys()
+    trained = [each for each in student.model.parameters() if each.requires_grad]
+    assert sum(len(group["params"]) for group in optimizer["param_groups"]) == len(trained)
+    untaught = train(replace(taught, teacher=None), tmp_path / "untaught")
+    assert all(matches is None for matches, _ in given[2:])
+    pairs = zip(student.model.parameters(), untaught.model.parameters(), strict=True)
+    assert any(not torch.equal(one, other) for one, other in pairs)
+    assert read_yaml(tmp_path / "run" / "config.yaml").teacher == taught.teacher
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_names": ("cat", "horse")}, "does not know dog: choose one that was trained on"),
+        ({"queries": {"num_queries": 11}}, "queries.num_queries 11, but the student 12: expected"),
+        ({"input": {"mean": (0.5, 0.5, 0.5)}}, r"has input\.mean \(0\.5, 0\.5, 0\.5\), but the"),
+    ],
+)
+def test_a_teacher_that_cannot_be_compared_is_refused(
+    change: dict[str, Any], message: str, taught: RunConfig, tmp_path: Path
+) -> None:
+    changes = {
+        name: replace(getattr(taught.model, name), **value) if isinstance(value, dict) else value
+        for name, value in change.items()
+    }
+    teacher = saved_teacher(replace(taught.model, **changes), tmp_path / "other")
+    with pytest.raises(ValueError, match=message):
+        train(replace(taught, teacher=teacher), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "message"),
+    [
+        (
+            "two-stage",
+            "two-stage",
+            'the student has queries.source "two-stage": expected "learned"',
+        ),
+        ("learned", "two-stage", 'the teacher has queries.source "two-stage": expected "learned"'),
+        ("detr", "encoder-only", 'the teacher has queries.source "tokens": expected "learned"'),
+    ],
+)
+def test_queries_that_mean_nothing_to_each_other_are_refused(
+    student: str, teacher: str, message: str, taught: RunConfig, tmp_path: Path
+) -> None:
+    weights = saved_teacher(small_config(teacher), tmp_path / "other")
+    with pytest.raises(ValueError, match=message):
+        train(replace(taught, model=small_config(student), teacher=weights), tmp_path / "run")
+
+
+def test_plain_weights_start_a_detector_with_deformable_convolutions(
+    run: RunConfig, tmp_path: Path
+) -> None:
+    plain = Detector(run.model, DetectorModel(run.model))
+    for parameter in plain.model.parameters():
+        # Residual blocks start from zero, with no gradient for what is inside of them.
+        nn.init.normal_(parameter, std=0.1)
+    plain.save_pretrained(tmp_path / "plain")
+    backbone = replace(run.model.backbone, deformable_levels=(4, 5))
+    model = replace(run.model, backbone=backbone)
+    run = replace(run, model=model, weights=str(tmp_path / "plain"), epochs=1)
+    detector = train(run, tmp_path / "run")
+    assert detector.report is not None
+    assert detector.report.added
+    state = detector.model.state_dict()
+    assert all("sampling_offsets" in name and state[name].any() for name in detector.report.added)
+    (first,) = [name for name in detector.report.added if "3.0.first" in name and "bias" in name]
+    assert state[first].abs().max() < 0.01

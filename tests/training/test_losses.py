@@ -10,7 +10,7 @@ import torch
 from torch import distributed
 
 from saccade.run_config import LossConfig
-from saccade.structures import Predictions, Targets
+from saccade.structures import Origins, Predictions, Targets
 from saccade.training import SetCriterion
 
 NUM_CLASSES = 5
@@ -243,6 +243,32 @@ def test_denoising_queries_answer_for_the_objects_they_were_made_from():
         focal = torch.where(truth == 1, positive, negative).sum()
         torch.testing.assert_close(losses[f"loss_ce{end}"], focal / (3 * 2))
         torch.testing.assert_close(losses[f"loss_bbox{end}"], distance / (3 * 2))
+
+
+def test_tokens_only_learn_objects_that_they_may_answer_for():
+    """Two proposals on object 0, none near object 1: it is left out, and counts all the same."""
+    corners = torch.tensor([[10.0, 10.0, 50.0, 50.0], [100.0, 60.0, 140.0, 90.0]])
+    found = Targets(corners, torch.tensor([2, 3]), size=(100, 160))
+    near = found.fractions[0] * torch.tensor([1.05, 1.0, 1.0, 1.0])
+    origins = Origins(
+        torch.stack([near, found.fractions[0], near + 0.3])[None],
+        losses={"loss_proposal_class": torch.tensor(7.0), "loss_proposal_box": torch.tensor(11.0)},
+    )
+    boxes = torch.stack([found.fractions[1], near, found.fractions[1]])[None]
+    out = Predictions(torch.zeros(1, 3, NUM_CLASSES, requires_grad=True), boxes, origins=origins)
+    criterion = SetCriterion(LossConfig(proposal_weight=3.0), NUM_CLASSES)
+
+    losses = criterion(out, [found])
+
+    distance = (near - found.fractions[0]).abs().sum()
+    torch.testing.assert_close(losses["loss_bbox"], distance / 2)
+    (gradient,) = torch.autograd.grad(losses["loss_ce"], out.logits)
+    assert (gradient < 0).nonzero().tolist() == [[0, 1, 2]]
+    rest = sum(
+        weight * losses[name]
+        for name, weight in (("loss_ce", 2), ("loss_bbox", 5), ("loss_giou", 2))
+    )
+    torch.testing.assert_close(criterion.total(losses), rest + 3 * (7 + 11))
 
 
 @pytest.mark.parametrize(

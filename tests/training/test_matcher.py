@@ -172,3 +172,44 @@ def test_targets_that_are_not_one_per_image():
         ValueError, match=r"1 targets for a batch of 2 images: pass one Targets per image"
     ):
         HungarianMatcher(LossConfig())(*predictions(2, 6), targets(3))
+
+
+def test_forbidden_pairs_are_never_matched():
+    """Queries 0 and 1 lie on the objects 0 and 1, but may only answer for the other one."""
+    (found,) = targets(3)
+    boxes = found.fractions[None, [0, 1, 2, 2]]
+    allowed = torch.tensor([[False, True, False], [True, False, False]] + [[False] * 3] * 2)
+    (match,) = HungarianMatcher(LossConfig())(
+        torch.zeros(1, 4, NUM_CLASSES), boxes, [found], [allowed]
+    )
+    assert as_lists([match]) == [([0, 1], [1, 0])]
+
+
+def test_as_many_objects_as_possible_are_matched_then_the_cheapest():
+    """Object 1 is left to query 0, though query 0 is perfect for object 0: nobody else may."""
+    boxes = torch.tensor([[[0.2, 0.2, 0.1, 0.1], [0.8, 0.8, 0.1, 0.1], [0.21, 0.2, 0.1, 0.1]]])
+    corners = torch.tensor([[15.0, 15.0, 25.0, 25.0], [60.0, 20.0, 70.0, 30.0]])
+    found = Targets(corners, torch.tensor([0, 0]), size=(100, 100))
+    logits = torch.zeros(1, 3, NUM_CLASSES)
+    allowed = torch.tensor([[True, True], [True, False], [True, False]])
+    matches = HungarianMatcher(LossConfig())(logits, boxes, [found], [allowed])
+    assert as_lists(matches) == [([0, 2], [1, 0])]
+
+
+def test_allowing_all_pairs_restricts_nothing():
+    torch.manual_seed(5)
+    logits, boxes = predictions(3, 20)
+    found = targets(4, 0, 25)
+    everything = [torch.ones(20, len(each.labels), dtype=torch.bool) for each in found]
+    matcher = HungarianMatcher(LossConfig())
+    expected = matcher(logits, boxes, found)
+    assert as_lists(matcher(logits, boxes, found, everything)) == as_lists(expected)
+
+
+def test_an_image_in_which_nothing_is_allowed():
+    logits, boxes = predictions(2, 3)
+    found = targets(2, 0)
+    nothing = [torch.zeros(3, 2, dtype=torch.bool), torch.zeros(3, 0, dtype=torch.bool)]
+    matches = HungarianMatcher(LossConfig())(logits, boxes, found, nothing)
+    assert as_lists(matches) == [([], []), ([], [])]
+    assert all(index.dtype == torch.int64 for match in matches for index in match)
