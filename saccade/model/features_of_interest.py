@@ -109,7 +109,10 @@ def point_origins(points: Tokens) -> Origins:
 def _classification_loss(
     logits: Float[Tensor, "B S"], inside: Bool[Tensor, "B S"], mask: Bool[Tensor, "B S"] | None
 ) -> Float[Tensor, ""]:
-    """Focal loss over all points but the padding's, divided by the number of points in objects."""
+    """Focal loss over all points but the padding's, divided by the points in objects.
+
+    Those are counted in this process alone, as torchvision's proposal network does.
+    """
     losses: Tensor = sigmoid_focal_loss(logits, inside.to(logits.dtype))
     if mask is not None:
         losses = losses.masked_fill(mask, 0.0)

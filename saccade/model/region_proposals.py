@@ -62,7 +62,8 @@ class RegionProposals(nn.Module):
         objects = self._objects(batch, targets)
         found, losses = self.network(
             ImageList(batch.images, list(batch.sizes)),
-            {str(index): level for index, level in enumerate(levels[1:])},
+            # Its anchors take the dtype of the levels: pixels are not to be rounded to bfloat16.
+            {str(index): level.float() for index, level in enumerate(levels[1:])},
             None if objects is None else [{"boxes": boxes} for boxes in objects],
         )
         if objects is not None:
@@ -142,7 +143,6 @@ class RegionAlign(nn.Module):
         first = levels[0]
         samples = first.new_zeros(len(regions), first.shape[1], self.size, self.size)
         for level, stride, rows in zip(levels, self.strides, self.rows_of(regions), strict=False):
-            # In the dtype of the boxes: pixels are not to be rounded to bfloat16.
             read = roi_align(
                 level.to(boxes.dtype), regions[rows], self.size, 1 / stride, 2, aligned=True
             )

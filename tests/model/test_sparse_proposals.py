@@ -124,9 +124,9 @@ def test_an_image_of_hidden_tokens_alone_keeps_them() -> None:
 def test_no_token_comes_from_the_padding(kind: str) -> None:
     model = detector(kind).eval()
     tokens = tokens_of(model, batch_of((64, 64), (64, 160), (160, 32)))
-    shown = torch.ones_like(tokens.features[..., 0]) if tokens.mask is None else ~tokens.mask
-    centres = tokens.origins.boxes[..., :2][shown.bool()]
-    assert len(centres) > 30
+    centres = tokens.origins.boxes[..., :2][~tokens.mask]
+    # There are points enough in each image; regions may be suppressed.
+    assert len(centres) == 3 * 24 if kind == "tsp-fcos" else len(centres) > 30
     assert ((centres > 0) & (centres < 1)).all()
 
 
@@ -356,3 +356,17 @@ def test_proposals_are_those_of_the_network_in_fractions_of_each_image() -> None
         assert len(boxes) == shown.sum()
         pixels = fractions_to_pixels(tokens.origins.boxes[image, shown], size)
         torch.testing.assert_close(pixels, boxes)
+
+
+def test_anchors_stay_in_float32_under_autocast() -> None:
+    """Rounded to bf16, the edge of a region at the right of a wide image is off by four pixels."""
+    torch.manual_seed(0)
+    config = small_config("tsp-rcnn")
+    model = DetectorModel(replace(config, neck=replace(config.neck, norm="none"))).eval()
+    anchors = []
+    network = model.selection.network
+    network.anchor_generator.register_forward_hook(lambda *call: anchors.extend(call[-1]))
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        out = model(batch_of((64, 64)))
+    assert anchors[0].dtype == torch.float32
+    assert out.origins.boxes.dtype == out.boxes.dtype == torch.float32
