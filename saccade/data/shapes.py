@@ -92,7 +92,8 @@ def draw_shapes(
 def _write_split(
     images: Path, split: str, count: int, side: int, most_objects: int, seed: tuple[int, int]
 ) -> dict[str, Any]:
-    entries, objects = [], []
+    entries: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
     for number in range(1, count + 1):
         image, placed = draw_shapes(side, most_objects, (*seed, number))
         name = f"{split}-{number:05d}.jpg"

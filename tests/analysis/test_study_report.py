@@ -98,17 +98,25 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_sentences_say_when_the_final_ap_of_detr_is_reached(out: Path) -> None:
     (sentence,) = convergence(read_study(out))
     assert sentence == (
-        "DETR ends with AP 20.0 after 40 epochs. This is reached by Deformable DETR at epoch 3 "
-        "(2 to 4), 7.5 % as many; + box refinement not within 4 epochs. Their own ends, after 4 "
-        "epochs, differ from it by +10.0 and -5.0 in AP, and by +5.0 and -2.5 in AP of small "
-        "objects."
+        "DETR ends with AP 20.0 after 40 epochs. The first evaluation with as much: Deformable "
+        "DETR at epoch 3 (2 to 4), 7.5 % of these epochs; + box refinement none within 4 epochs. "
+        "Their own ends, after 4 epochs, differ from it by +10.0 and -5.0 in AP, and by +5.0 and "
+        "-2.5 in AP of small objects."
     )
 
 
 def test_seeds_that_do_not_reach_it_are_counted(out: Path) -> None:
     write_run(out, "deformable", [0.1, 0.1], seed=2)
     (sentence,) = convergence(read_study(out))
-    assert "at epoch 3 (2 to 4), 7.5 % as many, with 2 of 3 seeds;" in sentence
+    assert "at epoch 3 (2 to 4), 7.5 % of these epochs, with 2 of 3 seeds;" in sentence
+
+
+def test_nobody_is_compared_with_a_detector_that_has_not_learned(tmp_path: Path) -> None:
+    keep_settings(settings(), tmp_path)
+    write_run(tmp_path, "detr", [0.002], every=40)
+    write_run(tmp_path, "deformable", [0.1])
+    (sentence,) = convergence(read_study(tmp_path))
+    assert sentence == "DETR ends with AP 0.2 after 40 epochs: too little to compare with."
 
 
 def test_figures_are_those_of_the_last_evaluation(page: Path) -> None:

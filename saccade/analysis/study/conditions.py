@@ -13,8 +13,9 @@ def conditions(result: StudyResult) -> list[Block]:
     small, medium, large = data.val_objects
     height, width = data.image_size
     config = next((row.config for row in result.rows if row.config is not None), None)
+    classes = f"{data.num_classes} class{'' if data.num_classes == 1 else 'es'}"
     lines = [
-        f"Data: {data.name}, {data.num_classes} classes, {data.num_train} images to train and "
+        f"Data: {data.name}, {classes}, {data.num_train} images to train and "
         f"{data.num_val} to validate with {small} small, {medium} medium and {large} large "
         f"objects (limits 32 x 32 and 96 x 96 pixels); most images are {width} x {height} pixels, "
         f"scaled to a shorter side of {result.settings.short_side}.",

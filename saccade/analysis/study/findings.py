@@ -5,6 +5,8 @@ from statistics import mean
 
 from saccade.analysis.study.results import RowResult, RunResult, StudyResult
 
+LEAST_AP = 0.01
+"""A detector that ends below has not learned to detect: nobody is compared with it."""
 FEW_OBJECTS = 50
 """Below this many objects of a size, their AP says little."""
 
@@ -19,7 +21,7 @@ def convergence(result: StudyResult) -> list[str]:
     done = [each for each in result.rows if each.state == "done"]
     long = [each for each in done if each.row.times > 1]
     short = [each for each in done if each.row.key.startswith("deformable")]
-    return [f"{_reached(goal, short)} {_compared(goal, short)}" for goal in long if short]
+    return [_sentences(goal, short) for goal in long if short]
 
 
 def cautions(result: StudyResult) -> list[str]:
@@ -35,24 +37,24 @@ def cautions(result: StudyResult) -> list[str]:
     return found
 
 
-def _reached(goal: RowResult, rows: Sequence[RowResult]) -> str:
+def _sentences(goal: RowResult, rows: Sequence[RowResult]) -> str:
     ap, length = mean(goal.finals("AP")), _length(goal)
-    said = "; ".join(f"{row.row.label} {_when(row, ap, length)}" for row in rows)
-    return (
-        f"{goal.row.label} ends with AP {100 * ap:.1f} after {_count(length)} epochs. This is "
-        f"reached by {said}."
-    )
+    end = f"{goal.row.label} ends with AP {100 * ap:.1f} after {_count(length)} epochs"
+    if ap < LEAST_AP:
+        return f"{end}: too little to compare with."
+    first = "; ".join(f"{row.row.label} {_when(row, ap, length)}" for row in rows)
+    return f"{end}. The first evaluation with as much: {first}. {_compared(goal, rows)}"
 
 
 def _when(row: RowResult, ap: float, length: float) -> str:
     epochs = [first_epoch(run, ap) for run in row.counted]
     reached = [each for each in epochs if each is not None]
     if not reached:
-        return f"not within {_count(_length(row))} epochs"
+        return f"none within {_count(_length(row))} epochs"
     some = "" if len(reached) == len(epochs) else f", with {len(reached)} of {len(epochs)} seeds"
     spread = f" ({_count(min(reached))} to {_count(max(reached))})" if len(reached) > 1 else ""
     share = 100 * mean(reached) / length
-    return f"at epoch {_count(mean(reached))}{spread}, {share:.2g} % as many{some}"
+    return f"at epoch {_count(mean(reached))}{spread}, {share:.2g} % of these epochs{some}"
 
 
 def _compared(goal: RowResult, rows: Sequence[RowResult]) -> str:
@@ -61,7 +63,7 @@ def _compared(goal: RowResult, rows: Sequence[RowResult]) -> str:
     for name, said in (("AP", "AP"), ("APs", "AP of small objects")):
         if goal.finals(name) and all(row.finals(name) for row in rows):
             leads = [100 * (mean(row.finals(name)) - mean(goal.finals(name))) for row in rows]
-            parts.append(f"{_listed([f'{lead:+.1f}' for lead in leads])} in {said}")
+            parts.append(f"{_listed([f'{round(lead, 1) + 0.0:+.1f}' for lead in leads])} in {said}")
     epochs = _listed(list(dict.fromkeys(_count(_length(row)) for row in rows)))
     return f"Their own ends, after {epochs} epochs, differ from it by {', and by '.join(parts)}."
 

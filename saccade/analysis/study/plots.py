@@ -29,7 +29,8 @@ def mean_curve(result: RowResult, name: str) -> Curve | None:
     """A figure of each run that counts over the epochs; None if no evaluation has it.
 
     The epochs are those of the run that was evaluated most often, as far as all runs have come;
-    between evaluations the values of the others are interpolated.
+    between evaluations the values of the others are interpolated. None also where the runs have
+    no epochs in common.
     """
     curves = [
         (
@@ -43,6 +44,8 @@ def mean_curve(result: RowResult, name: str) -> Curve | None:
         return None
     epochs = max((curve[0] for curve in curves), key=len)
     epochs = epochs[epochs <= min(curve[0][-1] for curve in curves)]
+    if not len(epochs):
+        return None
     return epochs, np.stack([np.interp(epochs, *curve) for curve in curves])
 
 
@@ -58,7 +61,7 @@ def draw_curves(results: Sequence[RowResult], file: Path) -> None:
             continue
         epochs, values = curve[0], 100 * curve[1].clip(min=0)
         ended = result.state == "done"
-        label = result.row.label + ("" if ended else " (unfinished)")
+        label = result.row.label + ("" if ended else f" ({result.state})")
         axes.plot(
             epochs,
             values.mean(0),
@@ -72,7 +75,8 @@ def draw_curves(results: Sequence[RowResult], file: Path) -> None:
             axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.15, lw=0)
         if result.row.times > 1 and ended:
             axes.axhline(values.mean(0)[-1], color=colour, lw=0.8, linestyle="--", zorder=0)
-    axes.set(xlabel="epochs", ylabel="AP, %", ylim=(0, None))
+    axes.set(xlabel="epochs", ylabel="AP, %")
+    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
     if long:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -111,6 +115,8 @@ def draw_finals(results: Sequence[RowResult], file: Path) -> None:
             )
         panel.set(xlabel=title, yticks=range(len(shown)), ylim=(len(shown) - 0.4, -0.6))
         panel.margins(x=0.15)
+        # So that noise around zero does not look like a difference.
+        panel.set_xlim(0, max(1.0, panel.get_xlim()[1]))
         panel.grid(axis="y", visible=False)
     panels[0].set_yticklabels([result.row.label for result in shown])
     panels[1].set_yticklabels([])
@@ -137,7 +143,8 @@ def draw_layers(results: Sequence[RowResult], kind: str, file: Path) -> bool:
     for axes, (result, names) in zip(grid, panels, strict=False):
         for position, name in enumerate(names):
             curve = mean_curve(result, name)
-            assert curve is not None
+            if curve is None:
+                continue
             colour = colormaps["viridis"](0.85 * position / max(1, len(names) - 1))
             label = f"layer {position + 1}"
             axes.plot(curve[0], curve[1].mean(0), color=colour, label=label)

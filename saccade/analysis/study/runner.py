@@ -153,8 +153,7 @@ def _train(
         print(f"{title}: AP {100 * last_record(folder)['AP']:.1f}", flush=True)
     # What a run leaves on the device would be missing to the next one.
     gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
 
 
 def _evaluate_end(detector: Detector, config: RunConfig, folder: Path) -> None:

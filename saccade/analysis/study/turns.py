@@ -7,7 +7,7 @@ import os
 from datetime import timedelta
 
 import torch
-from torch.distributed import HashStore, Store
+from torch.distributed import HashStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 LONGEST = timedelta(days=60)
