@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from saccade.analysis.draw import draw_beside_truth, draw_boxes, draw_curve, save_image
-from saccade.data import CocoDataset, find_split, read_image
+from saccade.data import SplitDataset, find_split, read_image
 from saccade.evaluation import print_table, write_json
 from saccade.inference import Detector
 from saccade.inference.detections import supervision
@@ -78,7 +78,7 @@ and at {out / "curve.png"}, the AP over time. The weights are in {out / "best"}.
 
 def draw_held_out(detector: Detector, folder: Path) -> None:
     """What was found beside what people marked, on photographs that training never saw."""
-    dataset = CocoDataset(find_split(CELLS, "val"))
+    dataset = SplitDataset(find_split(CELLS, "val"))
     for number in range(PICTURES):
         sample = dataset[number * len(dataset) // PICTURES]
         found = detector.predict(sample.image, threshold=SHOWN_ABOVE)

@@ -5,6 +5,7 @@ Heavy imports happen inside, so that `saccade --help` answers at once.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import tyro
 
 from saccade.presets import PRESETS, preset_config, presets
 from saccade.recipes import for_detector
-from saccade.run_config import RunConfig
+from saccade.run_config import OnBrokenImage, RunConfig
 from saccade.settings import free_folder, read_yaml
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ DEFAULT_PRESET = "deformable-detr-r50-two-stage"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArguments:
-    """Train a detector on a COCO-style dataset; the run folder then holds everything about it.
+    """Train a detector on a dataset in COCO's, YOLO's or Pascal VOC's format.
+
+    The run folder then holds everything about it.
 
     Example: saccade train --data examples/blood-cells --preset deformable-detr-nano --minutes 5
     """
@@ -41,6 +44,9 @@ class TrainArguments:
     """The run folder; by default runs/train, runs/train-2 and so on."""
     resume: bool = False
     """Go on with the run that --out holds, with the configuration it holds."""
+    check: bool = False
+    """Do not train: say within a minute whether the detector learns one batch of the dataset by
+    heart, and whether gradients reach all of it. Leaves no files; the exit status is 2 if not."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")]
     """Everything else about the run; defaults are those of the preset or of the YAML file."""
 
@@ -55,7 +61,7 @@ class EvalArguments:
     weights: str
     """A run's best/ or last/, an official .pth file, a transformers folder, or a hub id."""
     data: Path
-    """The folder of a COCO-style dataset."""
+    """The folder of a dataset in COCO's, YOLO's or Pascal VOC's format."""
     split: str = "val"
     preset: str | None = None
     """Settles what an official file does not tell; see `saccade presets`."""
@@ -65,10 +71,14 @@ class EvalArguments:
     """Processes that read images."""
     max_detections: int = 100
     """Detections counted per image; COCO counts 100."""
+    on_broken_image: OnBrokenImage = "fail"
+    """Refuse images that are missing or broken, or "skip" them and evaluate on the others."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
     json: Path | None = None
     """Write the numbers to this file too."""
+    report: Path | None = None
+    """Write an HTML report to this file: curves, kinds of errors, confusion, worst images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +117,10 @@ class AnalyseArguments:
 
     weights: tuple[str, ...]
     """One or more, each a run's best/ or last/, an official .pth file, a transformers folder, or a
-    hub id. From each to the next, it is told how much the matching of queries changes."""
+    hub id. From each to the next of the same configuration, it is told how much the matching of
+    queries changes: that means something between checkpoints of one run."""
     data: Path
-    """The folder of a COCO-style dataset."""
+    """The folder of a dataset in COCO's, YOLO's or Pascal VOC's format."""
     split: str = "val"
     images: int = 16
     """How many images, spread evenly over the split."""
@@ -138,17 +149,38 @@ def train(arguments: Sequence[str]) -> int:
     )
     if not parsed.run.data:
         raise ValueError("no dataset: name its folder with --data.")
+    if parsed.check:
+        return _check(parsed.run)
     from torch import distributed
 
     from saccade.run import train as train_run
+    from saccade.training.stopping import Stopped
 
     out = parsed.out or free_folder(Path("runs/train"))
-    train_run(parsed.run, out, parsed.resume)
+    stopped = None
+    try:
+        train_run(parsed.run, out, parsed.resume)
+    except Stopped as request:
+        stopped = request
     if distributed.is_initialized() and distributed.get_rank() > 0:
         return 0
+    if stopped is not None:
+        print(f"saccade train: {stopped}", file=sys.stderr)
+        print(f"Go on with: saccade train --resume --out {out}", file=sys.stderr)
+        return stopped.status
     print(f"\nThe run is in {out}: weights in best/ and last/, TensorBoard files in logs/.")
     print(f"Next: saccade eval --weights {out / 'best'} --data {parsed.run.data}")
     return 0
+
+
+def _check(run: RunConfig) -> int:
+    from saccade.check import check
+
+    result = check(run)
+    print(result)
+    for problem in result.problems:
+        print(f"saccade train --check: {problem}", file=sys.stderr)
+    return 2 if result.problems else 0
 
 
 def _starting_point(arguments: Sequence[str]) -> RunConfig:
@@ -187,6 +219,9 @@ def evaluate(arguments: Sequence[str]) -> int:
     from saccade.evaluation import print_table, write_json
     from saccade.run import SplitEvaluation
 
+    if parsed.report is not None and parsed.report.is_dir():
+        raise ValueError(f"--report {parsed.report} is a folder: name the file to be written.")
+
     evaluation = SplitEvaluation(
         _load(parsed.weights, parsed.preset, parsed.device),
         parsed.data,
@@ -194,12 +229,25 @@ def evaluate(arguments: Sequence[str]) -> int:
         batch_size=parsed.batch_size,
         num_workers=parsed.num_workers,
         max_detections=parsed.max_detections,
+        on_broken_image=parsed.on_broken_image,
         progress=True,
     )
     result = evaluation()
     print_table(result, Console())
     if parsed.json is not None:
         write_json(result, parsed.json)
+    if parsed.report is not None:
+        from saccade.analysis.evaluation_report import Subject, write_report
+
+        subject = Subject(
+            evaluation.detector,
+            parsed.weights,
+            evaluation.dataset,
+            f"{parsed.data.resolve().name}, {parsed.split}",
+            shlex.join(["saccade", "eval", *arguments]),
+        )
+        write_report(parsed.report, subject, evaluation.evaluator, result)
+        print(f"\nThe report is {parsed.report}.")
     return 0
 
 
@@ -354,6 +402,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"saccade {name}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as stop:
+        # A run that was asked to stop says that it is saved, and with which status to end.
+        print(f"saccade {name}: {stop if stop.args else 'interrupted.'}", file=sys.stderr)
+        return int(getattr(stop, "status", 130))
 
 
 def _load(weights: str, preset: str | None, device: str) -> "Detector":

@@ -283,11 +283,13 @@ def four_term_detr_nano() -> DetectorConfig:
 
 
 def tsp_fcos_r50() -> DetectorConfig:
-    """TSP-FCOS: AP 43.1 after 36 epochs (paper).
+    """TSP-FCOS: AP 43.1 after 36 epochs (as cited in Conditional DETR's tables).
 
     The pyramid is this library's: levels 6 and 7 start from C5, and group norms take the place of
-    batch norms over several devices. As in the paper, any class makes a feature interesting; the
-    official repository tells classes apart there.
+    batch norms over several devices. As in the paper, any class makes a feature interesting, and a
+    point may answer for every object of its level that contains it. The official repository tells
+    classes apart there, and assigns as FCOS does: a point to the smallest such object, and only
+    within 1.5 strides of its centre. `saccade.recipes.tsp` names what training does otherwise.
     """
     return DetectorConfig(
         class_names=COCO_CLASSES,
@@ -300,9 +302,10 @@ def tsp_fcos_r50() -> DetectorConfig:
 
 
 def tsp_rcnn_r50() -> DetectorConfig:
-    """TSP-RCNN: AP 43.8 after 36 epochs, 45.0 after 96 (paper).
+    """TSP-RCNN: AP 43.8 after 36 epochs (as cited in Conditional DETR's tables).
 
-    The set loss is focal, as in TSP-FCOS; the official repository trains a softmax here.
+    Those give 45.0 after 96 epochs to TSP-RCNN+, which is not built. The set loss is focal, as in
+    TSP-FCOS; the official repository trains a softmax here.
     """
     config = tsp_fcos_r50()
     return replace(
@@ -313,22 +316,30 @@ def tsp_rcnn_r50() -> DetectorConfig:
 
 
 def tsp_fcos_nano() -> DetectorConfig:
-    """`tsp-fcos-r50` as small as `deformable-detr-nano`, for tests and studies."""
-    return _small_sparse(tsp_fcos_r50(), levels=(3, 4, 5))
+    """`tsp-fcos-r50` as small as `deformable-detr-nano`, for tests and studies.
+
+    An object may contain a hundred points, which training selects first: 300 tokens leave room for
+    background beside a few objects.
+    """
+    return _small_sparse(tsp_fcos_r50(), levels=(3, 4, 5), num_tokens=300)
 
 
 def tsp_rcnn_nano() -> DetectorConfig:
     """`tsp-rcnn-r50` as small as `deformable-detr-nano`, for tests and studies."""
-    return _small_sparse(tsp_rcnn_r50(), levels=(2, 3, 4, 5))
+    return _small_sparse(tsp_rcnn_r50(), levels=(2, 3, 4, 5), num_tokens=100)
 
 
-def _small_sparse(config: DetectorConfig, levels: tuple[int, ...]) -> DetectorConfig:
+def _small_sparse(
+    config: DetectorConfig, levels: tuple[int, ...], num_tokens: int
+) -> DetectorConfig:
     nano = deformable_detr_nano()
     return replace(
         config,
         backbone=replace(nano.backbone, levels=levels),
         neck=replace(config.neck, width=nano.neck.width // 2, num_extra_levels=0),
-        selection=replace(config.selection, num_tokens=100, num_convolutions=1, region_size=4),
+        selection=replace(
+            config.selection, num_tokens=num_tokens, num_convolutions=1, region_size=4
+        ),
         encoder=replace(
             config.encoder,
             num_layers=nano.encoder.num_layers,

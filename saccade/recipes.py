@@ -50,6 +50,12 @@ def tsp(model: DetectorConfig) -> RunConfig:
     Theirs trains convolutions by SGD at 0.01 or 0.02, the encoder by AdamW at 1e-4, and drops the
     rate once more after 32 epochs; here AdamW trains all, at DETR's rates and with the weights of
     Deformable DETR's set loss. The clipping, ten times harder than DETR's, is theirs.
+
+    Other differences: theirs weighs the box loss of TSP-RCNN's proposal network by 2, where
+    `LossConfig.proposal_weight` weighs both of its losses alike. Theirs matches object by object,
+    each to the cheapest of the tokens that are assigned to it alone; here all objects of an image
+    share one assignment of least cost. Theirs divides TSP-FCOS's class loss by matched and assigned
+    points together, and weighs its box loss by how central a point is.
     """
     return RunConfig(
         model=model,

@@ -1,6 +1,5 @@
 """A training run from its configuration: data, detector, loop, evaluation, run folder."""
 
-import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -15,22 +14,25 @@ from saccade.analysis.images import FewImages
 from saccade.analysis.matching import load_teacher
 from saccade.analysis.while_training import EvaluationAnalysis
 from saccade.data import (
-    CocoDataset,
+    SplitDataset,
+    check_images,
     evaluation_loader,
     evaluation_transform,
     find_split,
     training_loader,
     training_transform,
+    without_broken,
 )
 from saccade.evaluation import CocoEvaluator, CocoResult, evaluate
 from saccade.inference.predictor import Detector
 from saccade.model import DetectorModel, Found, select
-from saccade.run_config import LaunchConfig, RunConfig
+from saccade.run_config import LaunchConfig, OnBrokenImage, RunConfig
 from saccade.settings import read_yaml, write_yaml
 from saccade.structures import Batch
 from saccade.training import HungarianMatcher
 from saccade.training.checkpoint import Progress
 from saccade.training.loop import fit
+from saccade.training.records import EvaluationRecords
 from saccade.weights.adapt import missing_offsets, with_deformable_levels
 
 
@@ -51,12 +53,22 @@ def train(config: RunConfig, folder: Path, resume: bool = False) -> Detector:
         The detector with its last weights.
 
     Raises:
-        ValueError: If the dataset or the configuration is unusable, `folder` holds another run,
-            or a loss is not finite.
+        ValueError: If the dataset, one of its images or the configuration is unusable, `folder`
+            holds another run, or a loss is not finite.
+        OSError: If there is no room for a checkpoint.
+        Stopped: If SIGTERM or Ctrl-C ended the run; it is saved, and `resume` goes on with it.
     """
     split = find_split(Path(config.data), config.train_split)
-    transform = training_transform(config.augmentation, config.model.input)
-    dataset = CocoDataset(split, transform=transform, seed=config.seed)
+    annotations = split.read()
+    if config.on_broken_image == "fail":
+        check_images(split.images, annotations)
+    dataset = SplitDataset(
+        split,
+        transform=training_transform(config.augmentation, config.model.input),
+        seed=config.seed,
+        annotations=annotations,
+        on_broken_image=config.on_broken_image,
+    )
     config = replace(config, model=replace(config.model, class_names=dataset.class_names))
     _check_folder(config, folder, resume)
     fabric = _launch(config.launch, folder)
@@ -68,7 +80,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False) -> Detector:
         world_size=fabric.world_size,
     )
     fabric.seed_everything(config.seed, verbose=False)
-    detector = _new_detector(config)
+    detector = new_detector(config)
     # Made before the first step, so that an unusable split is told before hours of training.
     evaluation = SplitEvaluation(
         detector,
@@ -76,6 +88,7 @@ def train(config: RunConfig, folder: Path, resume: bool = False) -> Detector:
         config.val_split,
         batch_size=config.batch_size,
         num_workers=config.num_workers,
+        on_broken_image=config.on_broken_image,
         fabric=fabric,
     )
     analysis = _analysis(config, detector) if fabric.is_global_zero else None
@@ -88,30 +101,31 @@ def train(config: RunConfig, folder: Path, resume: bool = False) -> Detector:
         write_yaml(config, folder / "config.yaml")
         if detector.report is not None:
             print(detector.report)
-    records = folder / "evaluations.jsonl"
-    if not resume and fabric.is_global_zero:
-        records.unlink(missing_ok=True)
+    records = EvaluationRecords(folder / "evaluations.jsonl")
+    if fabric.is_global_zero:
+        records.start(resume)
 
     def evaluate_and_keep(progress: Progress) -> dict[str, float]:
+        # A run that was killed after an evaluation, before its next checkpoint, comes here again.
+        known: dict[str, float] | None = fabric.broadcast(records.at(progress))
+        if known is not None:
+            return known
         result = evaluation()
         numbers = result.numbers
         if fabric.is_global_zero:
-            if result.AP > best_ap(records):
+            if result.AP > records.best_ap:
                 detector.save_pretrained(folder / "best")
             if analysis is not None:
                 numbers |= analysis()
-            record: dict[str, float] = {"epoch": progress.epoch, "step": progress.step}
-            record |= {"minutes": progress.seconds / 60, **numbers}
-            with records.open("a") as file:
-                file.write(json.dumps(record) + "\n")
+            records.add(progress, numbers)
         return numbers
 
     fit(fabric, detector.model, loader, config, folder, evaluate_and_keep, resume, distil)
     detector.model.eval()
     if fabric.is_global_zero:
         detector.save_pretrained(folder / "last")
-        if records.exists() and '"sparsity/' in records.read_text("utf-8"):
-            draw_sparsity(records, folder / "sparsity.png")
+        if any(name.startswith("sparsity/") for record in records.read() for name in record):
+            draw_sparsity(records.file, folder / "sparsity.png")
     return detector
 
 
@@ -127,10 +141,11 @@ class SplitEvaluation:
         batch_size: int = 1,
         num_workers: int = 0,
         max_detections: int = 100,
+        on_broken_image: OnBrokenImage = "fail",
         fabric: Fabric | None = None,
         progress: bool = False,
     ) -> None:
-        """Read the annotations.
+        """Read the annotations, and look at the images.
 
         Args:
             detector: Its classes are matched to the dataset's categories by name.
@@ -139,6 +154,8 @@ class SplitEvaluation:
             batch_size: Images of different sizes are padded to one, as in the official evaluation.
             num_workers: Processes that read images.
             max_detections: How many count per image and class.
+            on_broken_image: Whether to fail, here where an image's header or end shows it, or to
+                evaluate without the broken images; all are then decoded once to find them.
             fabric: Where several processes evaluate together.
             progress: Show a progress bar.
 
@@ -146,12 +163,19 @@ class SplitEvaluation:
             ValueError: If there is no such split, or it is unusable.
         """
         found = find_split(data, split)
+        annotations = found.read()
+        if on_broken_image == "fail":
+            check_images(found.images, annotations)
+        else:
+            annotations = without_broken(found.images, annotations)
         self.detector = detector
         self.max_detections = max_detections
         self.progress = progress
-        self.evaluator = CocoEvaluator(found.annotations, detector.class_names, max_detections)
+        self.evaluator = CocoEvaluator(annotations, detector.class_names, max_detections)
+        transform = evaluation_transform(detector.config.input)
+        self.dataset = SplitDataset(found, transform=transform, annotations=annotations)
         self.loader = evaluation_loader(
-            CocoDataset(found, transform=evaluation_transform(detector.config.input)),
+            self.dataset,
             batch_size=batch_size,
             num_workers=num_workers,
             rank=fabric.global_rank if fabric else 0,
@@ -169,12 +193,6 @@ class SplitEvaluation:
         return select(predictions, self.detector.config.classification, self.max_detections)
 
 
-def best_ap(records: Path) -> float:
-    """The best AP among a run's evaluations, below zero before the first."""
-    lines = records.read_text("utf-8").splitlines() if records.exists() else []
-    return max((json.loads(line)["AP"] for line in lines), default=-2.0)
-
-
 def _check_folder(config: RunConfig, folder: Path, resume: bool) -> None:
     if not resume and (folder / "last.ckpt").exists():
         raise ValueError(
@@ -190,12 +208,23 @@ def _check_folder(config: RunConfig, folder: Path, resume: bool) -> None:
 def _analysis(config: RunConfig, detector: Detector) -> EvaluationAnalysis | None:
     if not config.analyse:
         return None
-    images = FewImages(Path(config.data), config.val_split, config.model, config.analyse)
+    images = FewImages(
+        Path(config.data),
+        config.val_split,
+        config.model,
+        config.analyse,
+        on_broken_image=config.on_broken_image,
+    )
     matcher = HungarianMatcher(config.loss, config.model.classification)
     return EvaluationAnalysis(detector.model, images, matcher)
 
 
-def _new_detector(config: RunConfig) -> Detector:
+def new_detector(config: RunConfig) -> Detector:
+    """The detector that a run starts from.
+
+    Raises:
+        ValueError: If the run's weights do not fit its model.
+    """
     if config.weights is None:
         return Detector(config.model, DetectorModel(config.model, config.pretrained_backbone))
     loaded = Detector.from_pretrained(config.weights, class_names=config.model.class_names)

@@ -1,10 +1,13 @@
 """Frozen descriptions of a training run: data, augmentation, losses, optimiser, devices."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from saccade.config import DetectorConfig
 from saccade.config_checks import check_counts, check_numbers, is_count, is_finite
+
+OnBrokenImage = Literal["fail", "skip"]
+"""What to do about an image that cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,12 +152,16 @@ class RunConfig:
 
     model: DetectorConfig
     data: str = ""
-    """Folder of a COCO-style dataset: annotations/train.json with images/, COCO's own layout, or
-    Roboflow's."""
+    """Folder of a dataset in COCO's format (annotations/train.json with images/, COCO's own layout,
+    or Roboflow's), in YOLO's (data.yaml) or in Pascal VOC's."""
     train_split: str = "train"
     """The part of the dataset that is trained on, by its name in the folder."""
     val_split: str = "val"
     """The part of the dataset that evaluations use, by its name in the folder."""
+    on_broken_image: OnBrokenImage = "fail"
+    """What to do about an image that is missing, broken, or not as large as its annotations say:
+    "fail" refuses it, before the first step where its header or its end shows it; "skip" trains on
+    another image in its place and evaluates without it."""
     num_workers: int = 2
     """Processes that read and transform images, beside each training process."""
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
@@ -188,6 +195,13 @@ class RunConfig:
     """Images of the validation split on which each evaluation also records how sparse attention is
     and how much the matching has changed since the evaluation before (TSP, sections 3.1 and 3.2);
     0 for none. Each costs up to twice as much as an image that is evaluated."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What becomes of a step whose loss or gradients are not finite: "stop" ends the run, "skip"
+    leaves the step out, and ends the run after ten in a row. Both name the module and the images
+    that it comes from."""
+    checkpoint_minutes: float | None = 15.0
+    """Time from one checkpoint to the next within an epoch. There is also one after every epoch,
+    before every evaluation, and when SIGTERM or Ctrl-C stops the run; "none" for these alone."""
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -195,6 +209,22 @@ class RunConfig:
         check_counts(self, "", "num_workers", "analyse", "seed", least=0)
         if self.num_evaluations is not None:
             check_counts(self, "", "num_evaluations")
+        if self.on_broken_image not in get_args(OnBrokenImage):
+            raise ValueError(
+                f'on_broken_image is "{self.on_broken_image}": expected fail, to refuse what is '
+                "not readable, or skip, to go on without it."
+            )
+        if self.on_nonfinite not in ("stop", "skip"):
+            raise ValueError(
+                f'on_nonfinite is "{self.on_nonfinite}": expected stop, to end the run at a loss '
+                "that is not finite, or skip, to leave the step out."
+            )
+        longest = self.checkpoint_minutes
+        if longest is not None and not (is_finite(longest) and longest >= 0):
+            raise ValueError(
+                f"checkpoint_minutes is {longest!r}: expected zero or more, such as 15; none to "
+                "leave a checkpoint only after every epoch."
+            )
         if self.minutes is not None and not (is_finite(self.minutes) and self.minutes > 0):
             raise ValueError(
                 f"minutes is {self.minutes!r}: expected more than zero; leave it out to train for "

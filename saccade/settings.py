@@ -1,5 +1,6 @@
 """A run's configuration as YAML and back, and the folder it lives in."""
 
+import os
 from pathlib import Path
 
 import yaml
@@ -9,8 +10,10 @@ from saccade.run_config import RunConfig
 
 
 def write_yaml(config: RunConfig, file: Path) -> None:
-    """Write every value of a run, defaults included."""
-    file.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), "utf-8")
+    """Write every value of a run, defaults included; what was there is replaced at once."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(yaml.safe_dump(to_dict(config), sort_keys=False), "utf-8")
+    os.replace(partial, file)
 
 
 def read_yaml(file: Path) -> RunConfig:

@@ -25,7 +25,7 @@ class Targets:
     size: tuple[int, int]
     """(height, width) of the image the boxes lie in, in pixels."""
     image_id: int = 0
-    """The id the annotation file gives to the image."""
+    """The id that the annotations give to the image."""
 
     @property
     def fractions(self) -> Float[Tensor, "N 4"]:

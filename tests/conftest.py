@@ -34,7 +34,7 @@ import pytest
 from PIL import Image
 
 from saccade.config import DetectorConfig
-from saccade.data import Split
+from saccade.data import CocoSplit, Split
 from saccade.model import DetectorModel
 from saccade.presets import preset_config
 
@@ -102,7 +102,7 @@ def write_coco(tmp_path: Path) -> Callable[..., Split]:
         objects: Sequence[dict[str, Any]] = (),
         categories: Sequence[dict[str, Any]] = CATEGORIES,
     ) -> Split:
-        split = Split(tmp_path / "images", tmp_path / "annotations" / "train.json")
+        split = CocoSplit(tmp_path / "images", tmp_path / "annotations" / "train.json")
         split.images.mkdir(exist_ok=True)
         split.annotations.parent.mkdir(exist_ok=True)
         images = []

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from saccade.config import DetectorConfig
-from saccade.data import CocoDataset, evaluation_transform, find_split
+from saccade.data import SplitDataset, evaluation_transform, find_split
 from saccade.data.batching import collate
 from saccade.data.shapes import write_shapes
 from saccade.inference import Detector
@@ -99,7 +99,7 @@ def overfit(folder: Path, preset: str, change: Change | None) -> float:
         input=replace(config.input, short_side=SIDE, max_side=SIDE),
         queries=replace(config.queries, num_queries=20),
     )
-    dataset = CocoDataset(
+    dataset = SplitDataset(
         find_split(folder, "train"), transform=evaluation_transform(config.input)
     )
     config = replace(config, class_names=dataset.class_names)

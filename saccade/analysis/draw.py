@@ -30,7 +30,8 @@ def draw_boxes(image: UInt8[Tensor, "3 H W"], detections: "Detections", title: s
 
     Args:
         image: RGB, values in [0, 255].
-        detections: Boxes in pixels of `image`; ``data["class_name"]`` says what they are.
+        detections: Boxes in pixels of `image`; ``data["class_name"]`` says what they are; one
+            without a name gets no label.
         title: A line above the picture.
 
     Returns:
@@ -52,9 +53,10 @@ def draw_boxes(image: UInt8[Tensor, "3 H W"], detections: "Detections", title: s
     ]
     palette = sv.ColorPalette.from_hex(COLOURS)
     scene = sv.BoxAnnotator(palette, thickness=2).annotate(scene, enlarged)
-    if len(enlarged):
+    named = [index for index, name in enumerate(names) if name]
+    if named:
         writer = sv.LabelAnnotator(palette, text_scale=0.4, text_padding=2, smart_position=True)
-        scene = writer.annotate(scene, enlarged, labels)
+        scene = writer.annotate(scene, enlarged[named], [labels[index] for index in named])
     scene = scene[..., ::-1]
     return _with_title(scene, title) if title else scene
 

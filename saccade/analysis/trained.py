@@ -1,12 +1,13 @@
 """What trained detectors do on a few images, and what they cost: tables and JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -21,9 +22,11 @@ from saccade.analysis.matching import (
     matching_change,
 )
 from saccade.analysis.sparsity import LayerSparsity, attention_sparsity
+from saccade.config import DetectorConfig
 from saccade.evaluation.speed import Speed, measure_speed
 from saccade.inference.predictor import Detector
 from saccade.recipes import for_detector
+from saccade.structures import Batch, Targets
 from saccade.training import HungarianMatcher
 
 
@@ -31,6 +34,7 @@ from saccade.training import HungarianMatcher
 class Analysis:
     """What one detector does and costs."""
 
+    config: DetectorConfig
     class_names: tuple[str, ...]
     num_images: int
     layers: tuple[LayerSparsity, ...]
@@ -55,19 +59,18 @@ def analyse(detector: Detector, images: FewImages, seconds: float = 5.0) -> Anal
         ValueError: If an image cannot be read, or `seconds` is not positive.
     """
     device = detector.device
-    batches = [
-        (batch.to(device), [target.to(device) for target in targets]) for batch, targets in images
-    ]
-    first = batches[0][0]
     answers = None
     if keeps_queries(detector.model):
         costs = for_detector(detector.config).loss
         matcher = HungarianMatcher(costs, detector.config.classification)
-        answers = assignment(detector.model, batches, matcher)
+        answers = assignment(detector.model, _on(device, images), matcher)
+    layers = attention_sparsity(detector.model, (batch for batch, _ in _on(device, images)))
+    first, _ = next(_on(device, images))
     return Analysis(
+        config=detector.config,
         class_names=detector.class_names,
-        num_images=len(batches),
-        layers=attention_sparsity(detector.model, (batch for batch, _ in batches)),
+        num_images=len(images),
+        layers=layers,
         answers=answers,
         size=first.sizes[0],
         counts=count(detector.config, first.sizes[0]),
@@ -76,12 +79,22 @@ def analyse(detector: Detector, images: FewImages, seconds: float = 5.0) -> Anal
     )
 
 
+def _on(device: torch.device, images: FewImages) -> Iterator[tuple[Batch, list[Targets]]]:
+    """The images one after the other, never all at once."""
+    for batch, targets in images:
+        yield batch.to(device), [target.to(device) for target in targets]
+
+
 def change_between(before: Analysis, after: Analysis) -> MatchingChange | None:
-    """How much the matching differs; None where queries or objects are not the same ones."""
+    """How much the matching differs from one checkpoint of a run to another.
+
+    None where queries or objects are not the same ones: where the detectors have different
+    configurations, or looked at different images.
+    """
     one, other = before.answers, after.answers
-    if one is None or other is None or before.class_names != after.class_names:
+    if one is None or other is None or before.config != after.config:
         return None
-    if [len(each) for each in one.values()] != [len(each) for each in other.values()]:
+    if {id: len(each) for id, each in one.items()} != {id: len(each) for id, each in other.items()}:
         return None
     return matching_change(one, other)
 
@@ -115,7 +128,7 @@ def write_analyses(analyses: Mapping[str, Analysis], file: Path) -> None:
     previous: Analysis | None = None
     for name, analysis in analyses.items():
         content[name] = asdict(replace(analysis, answers=None))
-        del content[name]["answers"]
+        del content[name]["answers"], content[name]["config"]
         change = None if previous is None else change_between(previous, analysis)
         content[name]["matching_change"] = None if change is None else asdict(change)
         previous = analysis

@@ -1,9 +1,9 @@
-"""A COCO annotation file, read once and checked entry by entry."""
+"""What annotations say, in COCO's terms; a COCO file, read once and checked entry by entry."""
 
 import json
 import sys
-from collections.abc import Callable, Container
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ Entry = TypeVar("Entry")
 
 @dataclass(frozen=True, slots=True)
 class ImageEntry:
-    """An image that the file lists."""
+    """An image that is listed."""
 
     id: int
     file_name: str
@@ -23,7 +23,7 @@ class ImageEntry:
 
 @dataclass(frozen=True, slots=True)
 class ObjectEntry:
-    """An object that the file marks."""
+    """An object that is marked."""
 
     image_id: int
     category_id: int
@@ -32,19 +32,33 @@ class ObjectEntry:
     area: float
     """Of the object's mask where the file gives it, else of the box; square pixels."""
     crowd: bool
-    """The box marks a group of objects."""
+    """The box marks a group of objects, or one that need not be found: it is not trained on, and in
+    evaluation neither missed nor wrong to find."""
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """What a COCO annotation file says of images and boxes."""
+    """What the annotations of one split say of images and boxes."""
 
     images: tuple[ImageEntry, ...]
     """In rising order of id."""
     objects: tuple[ObjectEntry, ...]
-    """In the order of the file, crowds and empty boxes included."""
+    """In the order of the files, crowds and empty boxes included."""
     categories: dict[int, str]
     """Name by id, in rising order of id."""
+    source: Path
+    """The file or the folder that said so."""
+    broken: tuple[str, ...] = ()
+    """A sentence for each image that had to be opened for its size and could not be: it is not
+    among `images`."""
+
+    def without(self, image_ids: Container[int]) -> "Annotations":
+        """The same without these images and their objects."""
+        return replace(
+            self,
+            images=tuple(entry for entry in self.images if entry.id not in image_ids),
+            objects=tuple(entry for entry in self.objects if entry.image_id not in image_ids),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +103,30 @@ def read_annotations(file: Path) -> Annotations:
     categories = _by_id(file, "category", _without_placeholder(listed, used))
     _check_references(file, content["annotations"], objects, images.keys(), categories.keys())
     names = {id: entry.name for id, entry in categories.items()}
-    _check_names(file, names)
-    return Annotations(tuple(images.values()), tuple(objects), names)
+    check_names(file, names)
+    return Annotations(tuple(images.values()), tuple(objects), names, file)
+
+
+def check_names(file: Path, categories: Mapping[int, str]) -> None:
+    """Refuse categories of one name, for it is the name by which they meet a detector.
+
+    Raises:
+        ValueError: If two have the same; the message names the file and both.
+    """
+    first: dict[str, int] = {}
+    for id, name in categories.items():
+        if name in first:
+            raise ValueError(
+                f'{file}: categories {first[name]} and {id} are both named "{name}"; '
+                "rename one, for classes are told apart by name."
+            )
+        first[name] = id
+
+
+def leads_out(file_name: str) -> bool:
+    """Whether a file name would be looked for outside the folder of images."""
+    path = Path(file_name)
+    return bool(path.anchor) or ".." in path.parts
 
 
 def _parse(file: Path, kind: str, entries: list[Any], parse: Callable[[Any], Entry]) -> list[Entry]:
@@ -121,8 +157,7 @@ def _image(entry: dict[str, Any]) -> ImageEntry:
     if min(size) < 1:
         raise ValueError(f"is {size[1]} x {size[0]} pixels: expected a positive width and height.")
     file_name = _text(entry, "file_name")
-    path = Path(file_name)
-    if path.anchor or ".." in path.parts:
+    if leads_out(file_name):
         raise ValueError(
             f'has "file_name" {file_name!r}: expected a path inside the folder of images, '
             'relative to it and without "..".'
@@ -211,14 +246,3 @@ def _check_references(
                     f'{file}: {_label("annotation", entries, position)} has "{key}" {value}, '
                     f'which "{listing}" does not list.'
                 )
-
-
-def _check_names(file: Path, categories: dict[int, str]) -> None:
-    first: dict[str, int] = {}
-    for id, name in categories.items():
-        if name in first:
-            raise ValueError(
-                f'{file}: categories {first[name]} and {id} are both named "{name}"; '
-                "rename one, for classes are told apart by name."
-            )
-        first[name] = id

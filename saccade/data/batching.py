@@ -1,7 +1,9 @@
 """Samples to batches, and the loaders of training and evaluation."""
 
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +31,8 @@ class ShuffledShard(Sampler[int]):
         self.dataset = dataset
         self.rank = rank
         self.world_size = world_size
+        self.start = 0
+        """How many indices the next iterations leave out, to resume inside an epoch."""
 
     def __len__(self) -> int:
         return -(-len(self.dataset) // self.world_size)
@@ -37,7 +41,7 @@ class ShuffledShard(Sampler[int]):
         generator = torch.Generator()
         generator.manual_seed(random_seed(self.dataset.seed, self.dataset.epoch))
         order = torch.randperm(len(self.dataset), generator=generator).tolist()
-        for turn in range(len(self)):
+        for turn in range(self.start, len(self)):
             yield order[(turn * self.world_size + self.rank) % len(order)]
 
 
@@ -52,6 +56,9 @@ class _Reader(Dataset[Sample | Exception]):
 
     def set_epoch(self, epoch: int) -> None:
         self.dataset.set_epoch(epoch)
+
+    def file_of(self, image_id: int) -> Path | None:
+        return self.dataset.file_of(image_id)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -100,7 +107,9 @@ def training_loader(
     """Shuffled batches of (Batch, list[Targets]) for one process; a last, smaller one is left out.
 
     Call ``dataset.set_epoch(epoch)`` before every epoch. To resume inside an epoch, set the same
-    epoch, then ``loader.load_state_dict`` what ``loader.state_dict()`` gave.
+    epoch and, as ``loader.sampler.start``, the batches that were taken times `batch_size`: the
+    number of workers may then be another. ``loader.load_state_dict`` of what
+    ``loader.state_dict()`` gave does the same with as many workers.
 
     Args:
         dataset: Its transform must return float images.
@@ -138,6 +147,12 @@ def evaluation_loader(
     return _loader(dataset, shard, batch_size, num_workers, drop_last=False)
 
 
+def _leave_signals_to_the_trainer(_: int) -> None:
+    """Ctrl-C and schedulers reach all processes, but a run still reads the batches of its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _loader(
     dataset: DetectionDataset,
     order: Sampler[int] | Sequence[int],
@@ -156,6 +171,7 @@ def _loader(
             num_workers=num_workers,
             collate_fn=_collate_or_error,
             drop_last=drop_last,
+            worker_init_fn=_leave_signals_to_the_trainer,
             # Its own generator, so that loading does not advance the global one of the training.
             generator=torch.Generator(),
         )

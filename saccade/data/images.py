@@ -1,15 +1,32 @@
 """Image files as RGB tensors."""
 
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 """Pillow's names of what is read. It knows more, such as EPS, which runs Ghostscript."""
+
+# Pillow raises SyntaxError for some broken PNG files, struct.error for some broken TIFF tags.
+_PILLOW_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+_TURNS: dict[object, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes an image upright, by its orientation."""
+_FLOAT = "the image's pixels are floating-point numbers: expected integers of 8 or 16 bits"
 
 
 def image_suffixes() -> frozenset[str]:
@@ -26,7 +43,8 @@ def read_image(file: Path, size: tuple[int, int] | None = None) -> UInt8[Tensor,
     """Read an image file as uint8 RGB, [3, H, W], values in [0, 255].
 
     Grey, palette and CMYK images are converted, transparency is dropped, 16-bit values are
-    scaled to 8 bits. The camera's orientation (EXIF) is applied, as image viewers do.
+    scaled to 8 bits. The camera's orientation (EXIF) is applied, as image viewers do; EXIF data
+    that is damaged is taken for none.
 
     Args:
         file: JPEG, PNG, BMP, GIF, TIFF, WebP, PPM or JPEG 2000; of several pictures the first.
@@ -37,24 +55,42 @@ def read_image(file: Path, size: tuple[int, int] | None = None) -> UInt8[Tensor,
         FileNotFoundError: If there is no such file.
         ValueError: If the file is broken or truncated, or is not of `size`; the message names it.
     """
+    with open_image(file) as opened:
+        image = _tensor(_upright(opened, size))
+    height, width = image.shape[1:]
+    if size is not None and (height, width) != size:
+        raise other_size(file, (height, width), size)
+    return image
+
+
+@contextmanager
+def open_image(file: Path) -> Iterator[Image.Image]:
+    """An image file as Pillow opens it, its header read; for a ``with`` that reads it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: For whatever Pillow raises meanwhile; the message names the file.
+    """
     try:
         with Image.open(file, formats=FORMATS) as opened:
-            image = _tensor(_upright(opened, size))
+            if opened.mode == "F":
+                raise ValueError(_FLOAT)
+            yield opened
     except FileNotFoundError:
         raise
-    # Pillow raises SyntaxError for some broken PNG files.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _PILLOW_ERRORS as error:
         raise ValueError(
             f"{file} cannot be read as an image ({error}): is it complete, and one of "
             f"{', '.join(FORMATS)}?"
         ) from error
-    height, width = image.shape[1:]
-    if size is not None and (height, width) != size:
-        raise ValueError(
-            f"{file} has {width} x {height} pixels, but its annotations say "
-            f"{size[1]} x {size[0]}: the boxes would not fit; correct one or the other."
-        )
-    return image
+
+
+def other_size(file: Path, found: tuple[int, int], stated: tuple[int, int]) -> ValueError:
+    """The error for an image that is not as large as its annotations say; (height, width)."""
+    return ValueError(
+        f"{file} has {found[1]} x {found[0]} pixels, but its annotations say "
+        f"{stated[1]} x {stated[0]}: the boxes would not fit; correct one or the other."
+    )
 
 
 def image_to_tensor(image: Image.Image) -> UInt8[Tensor, "3 H W"]:
@@ -75,10 +111,23 @@ def _tensor(image: Image.Image) -> UInt8[Tensor, "3 H W"]:
     return torch.from_numpy(np.array(_rgb(image))).permute(2, 0, 1).contiguous()
 
 
+def orientation(image: Image.Image) -> object:
+    """The camera's orientation (EXIF) as the image has it: 1, upright, if there is none."""
+    try:
+        # Not PngImageFile's own method, which decodes the image first.
+        return Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except _PILLOW_ERRORS:
+        return 1
+
+
 def _upright(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
-    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+    # EXIF data may follow the pixels; and Pillow turns TIFF files when it decodes them.
+    image.load()
+    # Not ImageOps.exif_transpose, which writes all EXIF data anew and fails if some is unusual.
+    method = _TURNS.get(orientation(image))
+    if method is None:
         return image
-    turned = ImageOps.exif_transpose(image)
+    turned = image.transpose(method)
     return turned if size is None or (turned.height, turned.width) == size else image
 
 
@@ -87,9 +136,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image).astype(np.float64) / 257
         image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
     elif image.mode == "F":
-        raise ValueError(
-            "the image's pixels are floating-point numbers: expected integers of 8 or 16 bits"
-        )
+        raise ValueError(_FLOAT)
     elif "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")

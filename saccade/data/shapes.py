@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw
 
 SHAPES = ("disc", "square", "triangle", "cross")
 """The classes."""
+SPLITS = ("train", "val")
 SMALLEST, LARGEST = 1 / 16, 1 / 2
 """A shape's size, as a fraction of the image's side."""
 LARGEST_OVERLAP = 0.25
@@ -57,17 +59,26 @@ def write_shapes(
         if value < least:
             raise ValueError(f"{name} is {value}: expected at least {least}.")
     annotations = folder / "annotations"
-    if list(annotations.glob("*.json")):
+    if annotations.exists() and any(annotations.iterdir()):
         raise ValueError(f"{folder} holds a dataset already: name another folder.")
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    annotations.mkdir(exist_ok=True)
     content = {
         split: _write_split(folder / "images", split, count, side, most_objects, (seed, number))
-        for number, (split, count) in enumerate((("train", num_train), ("val", num_val)))
+        for number, (split, count) in enumerate(zip(SPLITS, (num_train, num_val), strict=True))
     }
-    # Written last: a folder that has annotations is complete.
+    # Both get their names last and at once: a folder that has annotations is complete.
+    partial = folder / "annotations.partial"
+    partial.mkdir(exist_ok=True)
     for split, values in content.items():
-        (annotations / f"{split}.json").write_text(json.dumps(values) + "\n", "utf-8")
+        (partial / f"{split}.json").write_text(json.dumps(values) + "\n", "utf-8")
+    if annotations.exists():
+        annotations.rmdir()
+    os.replace(partial, annotations)
+
+
+def holds_shapes(folder: Path) -> bool:
+    """Whether `write_shapes` has finished there."""
+    return all((folder / "annotations" / f"{split}.json").exists() for split in SPLITS)
 
 
 def draw_shapes(

@@ -40,10 +40,10 @@ class CocoResult:
     ARm: float
     ARl: float
     per_class: dict[str, float] = field(default_factory=dict)
-    """AP by category, in the order of the annotation file's ids."""
+    """AP by category, in the order of the annotations' ids."""
     per_class_ap50: dict[str, float] = field(default_factory=dict)
     undetected: tuple[str, ...] = ()
-    """Categories of the file that the detector does not know; they count with no detections."""
+    """Categories of the split that the detector does not know; they count with no detections."""
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -52,20 +52,21 @@ class CocoResult:
 
 
 class CocoEvaluator:
-    """Collects detections of the images of one annotation file and computes COCO's numbers.
+    """Collects detections of the images of one split and computes COCO's numbers.
 
-    Categories are matched to the detector's classes by name. Detections of a class that the file
+    Categories are matched to the detector's classes by name. Detections of a class that the split
     lacks are dropped; a category that the detector lacks counts with no detections. Every image
-    of the file counts, also those never passed to `update`.
+    of the split counts, also those never passed to `update`.
     """
 
     def __init__(
-        self, annotations: Path, class_names: Sequence[str], max_detections: int = 100
+        self, annotations: Path | Annotations, class_names: Sequence[str], max_detections: int = 100
     ) -> None:
         """Read the ground truth.
 
         Args:
-            annotations: A COCO annotation file; see `saccade.data.annotations.read_annotations`.
+            annotations: Of the split, in whatever format they were; or a COCO annotation file, see
+                `saccade.data.annotations.read_annotations`.
             class_names: The detector's, in the order of its labels.
             max_detections: How many count per image and class, the best-scored first.
 
@@ -78,7 +79,7 @@ class CocoEvaluator:
             raise ValueError(
                 f"max_detections is {max_detections}: expected at least 1; COCO counts 100."
             )
-        truth = read_annotations(annotations)
+        truth = read_annotations(annotations) if isinstance(annotations, Path) else annotations
         ids = {name: id for id, name in truth.categories.items()}
         self._truth = truth
         self._sizes = {image.id: image.size for image in truth.images}
@@ -86,16 +87,21 @@ class CocoEvaluator:
         self._found: State = {}
         self.max_detections = max_detections
         self.undetected = tuple(name for name in ids if name not in class_names)
-        """The file's categories that the detector does not know."""
+        """The split's categories that the detector does not know."""
         if len(self.undetected) == len(ids):
             raise ValueError(
-                f"{annotations} has the categories {', '.join(ids) or '(none)'}, but the detector "
+                f"{truth.source} has the categories {', '.join(ids) or '(none)'}, but the detector "
                 f"knows {', '.join(class_names)}: none in common; evaluate on a file whose "
                 "categories have the detector's names."
             )
 
+    @property
+    def annotations(self) -> Annotations:
+        """The ground truth."""
+        return self._truth
+
     def image_size(self, image_id: int) -> tuple[int, int]:
-        """(height, width) of an image as the annotation file states it, in pixels."""
+        """(height, width) of an image as the annotations state it, in pixels."""
         return self._sizes[image_id]
 
     def update(
@@ -108,18 +114,18 @@ class CocoEvaluator:
         """Add one image's detections; a second call for an image replaces the first.
 
         Args:
-            image_id: The annotation file's.
+            image_id: The annotations'.
             boxes: ``x0, y0, x1, y1`` in pixels of the original image.
             scores: Higher is surer.
             labels: Index into the detector's class names.
 
         Raises:
-            ValueError: If the annotation file has no such image.
+            ValueError: If the annotations have no such image.
         """
         if image_id not in self._sizes:
             raise ValueError(
-                f"image id {image_id} is not in the annotation file, which lists "
-                f"{len(self._sizes)} images; evaluate on the images that the file describes."
+                f"image id {image_id} is not in the annotations, which list "
+                f"{len(self._sizes)} images; evaluate on the images that they describe."
             )
         self._found[image_id] = (
             # To the CPU first: Apple's GPUs have no float64.
@@ -144,7 +150,7 @@ class CocoEvaluator:
     def compute(self) -> CocoResult:
         """COCO's numbers of everything collected so far."""
         truth = _ground_truth(self._truth)
-        evaluation = COCOeval_faster(truth, _index(truth, self._detections()), iouType="bbox")
+        evaluation = COCOeval_faster(truth, _index(truth, self.detections()), iouType="bbox")
         evaluation.params.maxDets = [1, 10, self.max_detections]
         evaluation.evaluate()
         evaluation.accumulate()
@@ -173,7 +179,11 @@ class CocoEvaluator:
             undetected=self.undetected,
         )
 
-    def _detections(self) -> list[dict[str, Any]]:
+    def detections(self) -> list[dict[str, Any]]:
+        """What counts of everything collected, as COCO's result files have it, by rising image id.
+
+        Boxes are ``x, y, width, height`` in pixels.
+        """
         detections = []
         for image_id, (boxes, scores, labels) in sorted(self._found.items()):
             corners_and_scores = torch.cat([boxes, scores[:, None]], 1).tolist()

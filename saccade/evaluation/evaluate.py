@@ -26,7 +26,7 @@ def evaluate(
         predict: The detector in evaluation mode with its postprocessing; one result per image,
             as `saccade.model.select` returns.
         loader: Batches as `saccade.data.evaluation_loader` makes them.
-        evaluator: Of the loader's annotation file; it knows the images' original sizes.
+        evaluator: Of the loader's annotations; it knows the images' original sizes.
         device: Where `predict` wants the batches.
     """
     evaluator.reset()

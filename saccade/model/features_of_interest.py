@@ -11,7 +11,13 @@ from torchvision.ops import sigmoid_focal_loss
 from saccade.config import DetectorConfig
 from saccade.model.encoder import token_centres
 from saccade.model.positions import TokenPositions
-from saccade.model.sparse_proposals import as_set, draw_kept, gather_tokens, tower
+from saccade.model.sparse_proposals import (
+    as_set,
+    draw_kept,
+    gather_tokens,
+    to_train_on,
+    tower,
+)
 from saccade.restricted_matching import may_answer
 from saccade.structures import Batch, Origins, Targets, Tokens
 
@@ -53,8 +59,11 @@ class FeaturesOfInterest(nn.Module):
         Args:
             levels: A pyramid, finest first.
             batch: What it was made from.
-            targets: In training, for the loss, and to favour points inside of objects while the
-                classifier does not know them yet.
+            targets: In training, which needs them: for the loss, and to favour points inside of
+                objects while the classifier does not know them yet.
+
+        Raises:
+            ValueError: If there are no targets in training.
         """
         class_maps = [self.class_tower(level) for level in levels]
         pairs = zip(class_maps, levels, strict=True)
@@ -63,8 +72,9 @@ class FeaturesOfInterest(nn.Module):
         logits = torch.cat([self.classifier(each).flatten(1) for each in class_maps], 1).float()
         origins = point_origins(points)
         scores, losses = logits.detach().sigmoid(), {}
-        if self.training and targets is not None:
-            inside = torch.stack([pairs.any(1) for pairs in may_answer(origins, targets)])
+        if self.training:
+            allowed = may_answer(origins, to_train_on(targets))
+            inside = torch.stack([pairs.any(1) for pairs in allowed])
             scores = torch.where(inside, (1 + scores) / 2, scores)
             losses["loss_proposal_class"] = _classification_loss(logits, inside, points.mask)
         return self._select(points, origins, scores, losses)

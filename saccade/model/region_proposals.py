@@ -14,7 +14,7 @@ from torchvision.ops.poolers import LevelMapper
 from saccade.boxes import fractions_to_pixels, pixels_to_fractions
 from saccade.config import DetectorConfig
 from saccade.model.positions import box_embedding
-from saccade.model.sparse_proposals import as_set, draw_kept, tower
+from saccade.model.sparse_proposals import as_set, draw_kept, to_train_on, tower
 from saccade.restricted_matching import LEAST_OVERLAP
 from saccade.structures import Batch, Origins, Targets, Tokens
 
@@ -86,12 +86,7 @@ class RegionProposals(nn.Module):
         """The boxes to learn from, in pixels of the batch's images; None outside of training."""
         if not self.training:
             return None
-        if targets is None:
-            raise ValueError(
-                "a detector with region proposals trains on targets, but got none: pass them, or "
-                "call model.eval() first."
-            )
-        pairs = zip(targets, batch.sizes, strict=True)
+        pairs = zip(to_train_on(targets), batch.sizes, strict=True)
         return [fractions_to_pixels(target.fractions, size) for target, size in pairs]
 
 
@@ -116,6 +111,34 @@ class ProposalHead(nn.Module):
         objectness = [self.objectness(self.class_tower(level)).float() for level in levels]
         deltas = [self.deltas(self.box_tower(level)).float() for level in levels]
         return objectness, deltas
+
+
+class PyramidAnchors(AnchorGenerator):
+    """torchvision's anchors, at strides that are given.
+
+    It would divide the size of the batch by that of a level, which is only the stride where the
+    padding ends at a multiple of it.
+    """
+
+    def __init__(self, strides: Sequence[int]) -> None:
+        sizes = tuple(tuple(4 * stride * scale for scale in ANCHOR_SCALES) for stride in strides)
+        super().__init__(sizes, (ASPECT_RATIOS,) * len(sizes))
+        self.strides = tuple(strides)
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """For each image ``x0, y0, x1, y1`` in pixels, level by level, row by row.
+
+        Those of column i and row j are centred at i and j strides, the middle of what a token of a
+        ResNet sees; torchvision's and Detectron2's are too.
+
+        Args:
+            image_list: Only its images are counted.
+            feature_maps: As many levels as strides.
+        """
+        self.set_cell_anchors(feature_maps[0].dtype, feature_maps[0].device)
+        sizes = [list(level.shape[-2:]) for level in feature_maps]
+        anchors = torch.cat(self.grid_anchors(sizes, [[each, each] for each in self.strides]))
+        return [anchors] * len(image_list.image_sizes)
 
 
 class RegionAlign(nn.Module):
@@ -182,10 +205,9 @@ def _proposal_network(config: DetectorConfig, strides: Sequence[int]) -> RegionP
     Of each level 2000 boxes, or 1000 after training, enter suppression where 700 become tokens,
     as officially, and in proportion where fewer do.
     """
-    sizes = tuple(tuple(4 * stride * scale for scale in ANCHOR_SCALES) for stride in strides)
     num_tokens = config.selection.num_tokens
     return RegionProposalNetwork(
-        AnchorGenerator(sizes, (ASPECT_RATIOS,) * len(sizes)),
+        PyramidAnchors(strides),
         ProposalHead(config, len(ANCHOR_SCALES) * len(ASPECT_RATIOS)),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,

@@ -1,5 +1,6 @@
 """What the two ways to select tokens have in common (TSP, section 4)."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from saccade.config import DetectorConfig
-from saccade.structures import Origins, Tokens
+from saccade.structures import Origins, Targets, Tokens
 
 
 def tower(config: DetectorConfig) -> nn.Sequential:
@@ -24,6 +25,20 @@ def tower(config: DetectorConfig) -> nn.Sequential:
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     return layers
+
+
+def to_train_on(targets: Sequence[Targets] | None) -> Sequence[Targets]:
+    """The targets of a batch.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if targets is None:
+        raise ValueError(
+            "a detector that selects tokens trains on targets, but got none: pass them, or call "
+            "model.eval() first."
+        )
+    return targets
 
 
 def draw_kept(count: int, keep: tuple[float, float]) -> Int64[Tensor, " _"]:

@@ -19,15 +19,39 @@ class Progress:
     """Optimiser steps taken."""
     seconds: float = 0.0
     """Time trained, evaluations not counted."""
+    batch: int = 0
+    """Batches of the present epoch that every process has taken its steps with."""
+    skipped: int = 0
+    """Steps left out because a loss or gradient was not finite."""
+    evaluation_due: bool = False
+    """Whether the run was about to be evaluated here; its record tells whether it was."""
 
 
 def save_checkpoint(
     file: Path, progress: Progress, model: dict[str, Any], optimizer: dict[str, Any]
 ) -> None:
-    """Write a checkpoint; the previous one is replaced only once the new one is complete."""
+    """Write a checkpoint; the previous one is replaced only once the new one is on the disk.
+
+    Raises:
+        OSError: If there is no room for it; the previous one is then as it was.
+    """
     partial = file.with_suffix(".partial")
-    torch.save({"progress": asdict(progress), "model": model, "optimizer": optimizer}, partial)
-    os.replace(partial, file)
+    state = {"progress": asdict(progress), "model": model, "optimizer": optimizer}
+    try:
+        with partial.open("wb") as stream:
+            torch.save(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, file)
+    # Torch turns some of the file's errors into its own.
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        kept = "the one before is kept" if file.exists() else "there is none before it"
+        raise OSError(
+            f"the checkpoint {file} cannot be written ({' '.join(str(error).split())}): {kept}; "
+            "make room on the disk and resume the run."
+        ) from error
+    _sync_folder(file.parent)
 
 
 def load_checkpoint(file: Path) -> tuple[Progress, dict[str, Any], dict[str, Any]]:
@@ -46,3 +70,14 @@ def load_checkpoint(file: Path) -> tuple[Progress, dict[str, Any], dict[str, Any
             f"{file} is not a complete checkpoint of a run ({error}): start the run anew, or "
             "continue from another folder."
         ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name survive a power failure, where a folder can be opened (not on Windows)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

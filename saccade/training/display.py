@@ -1,5 +1,6 @@
 """What a person sees while a detector trains: a progress bar, TensorBoard and a CSV file."""
 
+import sys
 import time
 from types import TracebackType
 
@@ -95,7 +96,20 @@ class Display:
             self.logged = progress.step
             values = {name: loss.item() for name, loss in losses.items()}
             values |= {"loss": total.item(), "learning_rate": learning_rate, "images_per_s": rate}
+            if self.config.on_nonfinite == "skip":
+                values["skipped"] = progress.skipped
             self.fabric.log_dict(values, step=progress.step)
+
+    def warn(self, message: str) -> None:
+        """Print a line that stays, from the first process."""
+        self.console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
+
+    def warn_here(self, message: str) -> None:
+        """Print a line that stays, from this process, which alone may know of it."""
+        if self.fabric.is_global_zero:
+            self.warn(message)
+        else:
+            print(f"warning: {message}", file=sys.stderr)
 
     def evaluating(self) -> None:
         """Show that an evaluation runs."""

@@ -16,8 +16,12 @@ from saccade.run_config import RunConfig
 from saccade.structures import Batch, Predictions, Targets
 from saccade.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from saccade.training.display import Display
+from saccade.training.guards import Moment, NonFiniteGuard
 from saccade.training.losses import SetCriterion
-from saccade.training.optimizer import build_optimizer, learning_rate_factor, set_learning_rate
+from saccade.training.optimizer import build_optimizer
+from saccade.training.step import Stepper, in_any_process
+from saccade.training.stopping import StopRequests
+from saccade.training.watch import Watch
 
 Evaluate = Callable[[Progress], dict[str, float]]
 Distil = Callable[[Predictions, Batch, Sequence[Targets]], Predictions]
@@ -61,24 +65,28 @@ def fit(
     resume: bool = False,
     distil: Distil | None = None,
 ) -> None:
-    """Train `model` in place and leave ``last.ckpt`` in `folder` after every epoch.
+    """Train `model` in place and leave ``last.ckpt`` in `folder` as often as the run says.
 
-    Everything random is seeded anew for every epoch, so that a run resumed after an epoch takes
-    the same steps as one that was never interrupted. A run bound by minutes follows the clock
-    instead, and resumes at the beginning of the epoch it was in.
+    Everything random is seeded anew for every batch, so that a run resumed anywhere takes the same
+    steps as one that was never interrupted. A run bound by minutes follows the clock instead, of
+    which it keeps the time. SIGTERM and the first SIGINT end a run after the step it is in.
 
     Args:
         fabric: Launched; it says on which devices and in how many processes.
         model: On the CPU or on the device already.
-        loader: Its dataset has `set_epoch`; yields (Batch, list[Targets]).
+        loader: Of `saccade.data.training_loader`; yields (Batch, list[Targets]).
         config: The run.
         folder: The run folder.
         evaluate: Called in every process, the model in evaluation mode; returns COCO's numbers.
+            Called again at the moment of ``last.ckpt`` if the run ended during an evaluation.
         resume: Continue from ``last.ckpt``.
         distil: Applied to the predictions of every batch before the loss.
 
     Raises:
-        ValueError: If a loss or gradient is not finite, or there is nothing to resume from.
+        ValueError: If a loss or gradient is not finite and that is not to be skipped, or there is
+            nothing to resume from.
+        OSError: If a checkpoint cannot be written.
+        Stopped: If the run was asked to stop; it is saved.
     """
     criterion = SetCriterion(config.loss, config.model.num_classes, config.model.classification)
     model.to(fabric.device)
@@ -90,57 +98,87 @@ def fit(
         optimizer.load_state_dict(optimizer_state)
     loss_model = LossModel(model, criterion, config.launch.bf16, distil)
     losses_of, optimizer = fabric.setup(loss_model, optimizer)
+    clock = Stopwatch(fabric, shared=config.minutes is not None)
 
-    def save_and_evaluate() -> None:
+    def save() -> None:
         if fabric.is_global_zero:
             save_checkpoint(
                 folder / "last.ckpt", progress, model.state_dict(), optimizer.state_dict()
             )
-        display.evaluating()
-        model.eval()
-        display.evaluated(progress, evaluate(progress))
-        model.train()
+        clock.saved()
 
-    clock = Stopwatch(fabric, shared=config.minutes is not None)
-    with Display(fabric, config, len(loader), progress) as display:
+    def stop_if_asked() -> None:
+        if in_any_process(fabric, stop.received is not None):
+            fabric.barrier()
+            raise stop.stopped()
+
+    def evaluate_what_is_saved() -> None:
+        stop_if_asked()
+        with stop.at_once():
+            display.evaluating()
+            model.eval()
+            display.evaluated(progress, evaluate(progress))
+        progress.evaluation_due = False
+        model.train()
+        clock.start()
+
+    with (
+        StopRequests(folder) as stop,
+        Display(fabric, config, len(loader), progress) as display,
+    ):
+        guard = NonFiniteGuard(
+            model,
+            lambda batch, targets: criterion.total(loss_model(batch, targets)),
+            config.on_nonfinite,
+            loader.dataset.file_of,
+        )
+        watch = Watch(model, display.warn, progress.step)
+        stepper = Stepper(
+            fabric, losses_of, optimizer, criterion, config, guard, watch, display.warn_here
+        )
+        if progress.evaluation_due:
+            evaluate_what_is_saved()
         while not is_over(progress, config):
-            torch.manual_seed(random_seed(config.seed, progress.epoch, fabric.global_rank))
             loader.dataset.set_epoch(progress.epoch)
+            loader.sampler.start = progress.batch * config.batch_size
             model.train()
-            clock.start()
-            for index, (batch, targets) in enumerate(loader, start=1):
-                before = replace(progress)
-                complete = index % config.accumulate == 0 or index == len(loader)
-                with fabric.no_backward_sync(losses_of, enabled=not complete):
-                    losses = losses_of(
-                        batch.to(fabric.device), [target.to(fabric.device) for target in targets]
-                    )
-                    total = criterion.total(losses)
-                    check_finite(fabric, total, losses, targets, progress)
-                    fabric.backward(total / config.accumulate)
-                if complete:
-                    share = share_passed(progress, config, (index - 1) / len(loader))
-                    set_learning_rate(optimizer, learning_rate_factor(share, config.schedule))
-                    clip_gradients(fabric, losses_of, optimizer, config.optimizer.clip_norm)
-                    optimizer.step()
-                    optimizer.zero_grad()
-                    progress.step += 1
-                progress.seconds += clock.lap()
-                rate = optimizer.param_groups[0]["lr"]
-                display.step(progress, index, total, losses, rate, len(targets))
-                if config.minutes is not None and is_over(progress, config):
-                    break
-                if config.minutes is not None and is_evaluation_due(before, progress, config):
-                    save_and_evaluate()
-                    clock.start()
             before = replace(progress)
-            progress.epoch += 1
-            if is_over(progress, config) or is_evaluation_due(before, progress, config):
-                save_and_evaluate()
-            elif fabric.is_global_zero:
-                save_checkpoint(
-                    folder / "last.ckpt", progress, model.state_dict(), optimizer.state_dict()
+            clock.start()
+            for index, (batch, targets) in enumerate(loader, start=progress.batch + 1):
+                moment = Moment(
+                    batch.to(fabric.device),
+                    [target.to(fabric.device) for target in targets],
+                    random_seed(config.seed, progress.epoch, index, fabric.global_rank + 1),
+                    f"step {progress.step + 1} (epoch {progress.epoch + 1}, batch {index})",
                 )
+                share = share_passed(progress, config, (index - 1) / len(loader))
+                complete = index % config.accumulate == 0 or index == len(loader)
+                counted = stepper.take(moment, progress, share, complete)
+                progress.seconds += clock.lap()
+                if counted:
+                    rate = optimizer.param_groups[0]["lr"]
+                    display.step(progress, index, stepper.total, stepper.losses, rate, len(targets))
+                if is_over(progress, config):
+                    break
+                if not complete:
+                    continue
+                progress.batch = index
+                progress.evaluation_due = is_evaluation_due(before, progress, config)
+                before = replace(progress)
+                stopping = in_any_process(fabric, stop.received is not None)
+                if stopping or progress.evaluation_due or clock.is_older(config.checkpoint_minutes):
+                    save()
+                if stopping:
+                    stop_if_asked()
+                if progress.evaluation_due:
+                    evaluate_what_is_saved()
+            progress.epoch += 1
+            progress.batch = 0
+            over = is_over(progress, config)
+            progress.evaluation_due = over or is_evaluation_due(before, progress, config)
+            save()
+            if progress.evaluation_due:
+                evaluate_what_is_saved()
             fabric.barrier()
 
 
@@ -166,46 +204,6 @@ def is_evaluation_due(before: Progress, now: Progress, config: RunConfig) -> boo
     return marks[1] > marks[0]
 
 
-def clip_gradients(
-    fabric: Fabric, model: nn.Module, optimizer: torch.optim.Optimizer, largest_norm: float
-) -> None:
-    """Scale all gradients together down to a norm; zero switches this off.
-
-    Raises:
-        ValueError: If a gradient is not finite.
-    """
-    if not largest_norm:
-        return
-    norm = fabric.clip_gradients(model, optimizer, max_norm=largest_norm, error_if_nonfinite=False)
-    if norm is not None and not torch.isfinite(norm):
-        raise ValueError(
-            "the gradients are not finite although the losses are: lower optimizer.learning_rate, "
-            "or train in float32 if launch.bf16 is set."
-        )
-
-
-def check_finite(
-    fabric: Fabric,
-    total: Tensor,
-    losses: dict[str, Tensor],
-    targets: list[Targets],
-    progress: Progress,
-) -> None:
-    """Stop all processes at the first loss that is not finite, before it reaches the weights."""
-    finite = torch.isfinite(total).float()
-    if fabric.world_size > 1:
-        # A process that stopped alone would leave the others waiting for its gradients.
-        finite = fabric.all_reduce(finite, reduce_op="mean").floor()
-    if not finite:
-        terms = ", ".join(name for name, loss in losses.items() if not torch.isfinite(loss))
-        images = ", ".join(str(target.image_id) for target in targets)
-        raise ValueError(
-            f"the loss is not finite at step {progress.step + 1} "
-            f"(terms here: {terms or 'none'}; image ids here: {images}): "
-            "lower optimizer.learning_rate, and look at the annotations of these images."
-        )
-
-
 class Stopwatch:
     """Seconds of training; `shared` between processes so that all stop after the same step."""
 
@@ -214,6 +212,15 @@ class Stopwatch:
         self.shared = shared and fabric.world_size > 1
         self.compiled = False
         self.started = 0.0
+        self.saved()
+
+    def saved(self) -> None:
+        """A checkpoint was written now, whose writing is no training."""
+        self.started = self.saved_at = time.perf_counter()
+
+    def is_older(self, minutes: float | None) -> bool:
+        """Whether the last checkpoint is older than this; never for None."""
+        return minutes is not None and time.perf_counter() - self.saved_at >= minutes * 60
 
     def start(self) -> None:
         """Begin a lap now."""

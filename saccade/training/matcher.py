@@ -20,6 +20,10 @@ Match: TypeAlias = tuple[Int64[Tensor, " _"], Int64[Tensor, " _"]]
 """(query indices, target indices) of one image: entry m of the one answers entry m of the other."""
 
 
+class NotFiniteError(ValueError):
+    """A matching cost is not finite, because a prediction or a target is not."""
+
+
 class HungarianMatcher:
     """The one-to-one assignment of queries to objects that costs least.
 
@@ -56,7 +60,8 @@ class HungarianMatcher:
             rising; fewer where not enough pairs are allowed.
 
         Raises:
-            ValueError: If `targets` are not one per image, or a cost is not finite.
+            ValueError: If `targets` are not one per image.
+            NotFiniteError: If a cost is not finite; a ValueError too.
         """
         return self.match_layers(logits[None], boxes[None], targets, allowed)[0]
 
@@ -88,7 +93,7 @@ class HungarianMatcher:
         matches: list[list[Match]] = [[] for _ in range(num_layers)]
         for image, costs in enumerate(np.split(flat, np.cumsum(sizes)[:-1])):
             if not np.isfinite(costs).all():
-                raise ValueError(_blame(logits[:, image], boxes[:, image], targets[image]))
+                raise NotFiniteError(_blame(logits[:, image], boxes[:, image], targets[image]))
             num_objects = len(targets[image].labels)
             pairs = None if allowed is None else allowed[image].cpu().numpy()
             for layer, layer_costs in enumerate(

@@ -24,7 +24,9 @@ _REQUIRED: dict[Kind, dict[str, object]] = {
     "deformable_detr": {
         "backbone.deformable_levels": (),
         "neck.kind": "projection",
+        "selection.kind": "none",
         "encoder.attention": "deformable",
+        "encoder.pre_norm": False,
         "encoder.across_levels": True,
         "decoder.attention": "deformable",
         "classification": "sigmoid",
@@ -36,7 +38,9 @@ _REQUIRED: dict[Kind, dict[str, object]] = {
     "detr": {
         "backbone.deformable_levels": (),
         "neck.kind": "projection",
+        "selection.kind": "none",
         "encoder.attention": "dense",
+        "encoder.pre_norm": False,
         "decoder.attention": "dense",
         "classification": "softmax",
         "neck.norm": "none",

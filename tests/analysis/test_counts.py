@@ -29,7 +29,7 @@ def test_the_counts_are_the_published_ones(name: str) -> None:
 
 
 SPARSE = {"tsp-fcos-r50": 189e9, "tsp-rcnn-r50": 188e9}
-"""TSP, table 1; it does not say how many parameters there are."""
+"""As Conditional DETR's tables cite TSP; they do not say of images of which size."""
 
 
 @pytest.mark.parametrize("name", SPARSE)

@@ -104,6 +104,20 @@ def test_published_figures_are_complete_or_ap_alone() -> None:
     )
 
 
+def test_published_figures_are_those_of_table_1() -> None:
+    published = {row.key: row.published for row in STUDIES["convergence"].rows}
+    found = {key: (each.epochs, *each.numbers) for key, each in published.items() if each}
+    assert found == {
+        "detr": (500, 42.0, 62.4, 44.2, 20.5, 45.8, 61.1),
+        "detr-dc5": (500, 43.3, 63.1, 45.9, 22.5, 47.3, 61.1),
+        "detr-dc5-short": (50, 35.3, 55.7, 36.8, 15.2, 37.5, 53.6),
+        "detr-dc5-plus": (50, 36.2, 57.0, 37.4, 16.3, 39.2, 53.9),
+        "deformable": (50, 43.8, 62.6, 47.7, 26.4, 47.1, 58.0),
+        "deformable-refine": (50, 45.4, 64.7, 49.0, 26.8, 48.3, 61.7),
+        "deformable-two-stage": (50, 46.2, 65.2, 50.0, 28.8, 49.2, 61.7),
+    }
+
+
 def test_images_of_another_size_need_another_map() -> None:
     (row,) = STUDIES["attention"].pick("nano", ["synthesizer-dense"])
     config = resized(row.build("nano"), 96)

@@ -1,13 +1,17 @@
 """Reports of made-up runs."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tyro
 
 from saccade.analysis.study import STUDIES
+from saccade.analysis.study.arguments import StudyArguments
+from saccade.analysis.study.conditions import command
 from saccade.analysis.study.document import (
     Bullets,
     Code,
@@ -20,7 +24,7 @@ from saccade.analysis.study.document import (
 from saccade.analysis.study.findings import cautions, convergence
 from saccade.analysis.study.plots import mean_curve
 from saccade.analysis.study.report import write_report
-from saccade.analysis.study.results import read_study
+from saccade.analysis.study.results import RowResult, read_study
 from saccade.analysis.study.settings import DataSummary, StudySettings, keep_settings, run_config
 from saccade.settings import write_yaml
 
@@ -81,6 +85,11 @@ def write_study(out: Path) -> None:
     write_run(out, "deformable-two-stage", [0.1, 0.3], ended=False)
 
 
+def row_of(out: Path, key: str) -> RowResult:
+    (found,) = [each for each in read_study(out).rows if each.row.key == key]
+    return found
+
+
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     write_study(tmp_path)
@@ -103,6 +112,14 @@ def test_sentences_say_when_the_final_ap_of_detr_is_reached(out: Path) -> None:
         "Their own ends, after 4 epochs, differ from it by +10.0 and -5.0 in AP, and by +5.0 and "
         "-2.5 in AP of small objects."
     )
+
+
+def test_shares_of_more_than_all_epochs_are_whole_numbers(tmp_path: Path) -> None:
+    keep_settings(settings(), tmp_path)
+    write_run(tmp_path, "detr", [0.1, 0.2])
+    write_run(tmp_path, "deformable", [0.1, 0.1, 0.1, 0.2])
+    (sentence,) = convergence(read_study(tmp_path))
+    assert "at epoch 4, 200 % of these epochs. Their" in sentence
 
 
 def test_seeds_that_do_not_reach_it_are_counted(out: Path) -> None:
@@ -150,18 +167,102 @@ def test_a_report_says_what_is_missing_and_how_it_was_made(out: Path) -> None:
     assert "DETR-DC5, seed 0, failed: the loss is not finite" in text
     assert "| DETR-DC5 (failed) | - | - | - |" in text
     assert "hold 9 medium objects: their AP says little" in text
-    assert "saccade study convergence --data FOLDER/cells | <b> \\\n  --size nano" in text
-    assert "--learning-rates detr=0.0001 \\\n  --seeds 0 1" in text
+    assert "saccade study convergence --data 'FOLDER/cells | <b>' \\\n  --size nano" in text
+    assert "--learning-rates detr=0.0001 \\\n  --num-threads 1 \\\n  --seeds 0 1" in text
     assert "--rows detr detr-dc5 deformable deformable-refine deformable-two-stage" in text
     assert "Abacus, 1 of 4 cores, torch 2.0" in text
     assert "anywhere" not in text
     assert str(out) not in text
 
 
+def test_a_report_says_where_recipes_differ(out: Path) -> None:
+    """DETR's family has no clipping at this size, and another weight of the classes."""
+    lines = write_report(out).with_suffix(".md").read_text("utf-8").splitlines()
+    (line,) = [line for line in lines if line.startswith("- Learning rate")]
+    others = "deformable deformable-refine deformable-two-stage"
+    assert line.startswith(f"- Learning rate 0.0001 (detr), 0.0008 ({others}); images in a step 8;")
+    assert "; class weight 1 (detr), 2 (deformable" in line
+    assert "; class cost 1 (detr), 2 (deformable" in line
+    assert f"; clip norm none (detr), 0.5 ({others});" in line
+    assert "box weight" not in line
+
+
+def test_the_command_can_be_repeated(out: Path) -> None:
+    first, *rest = shlex.split(command(read_study(out)).replace("\\\n", " "))
+    assert (first, rest[0]) == ("saccade", "study")
+    arguments = tyro.cli(StudyArguments, args=rest[1:])
+    assert arguments.data == Path("FOLDER/cells | <b>")
+    assert arguments.learning_rates == ("detr=0.0001",)
+    assert (arguments.num_threads, arguments.seeds) == (1, (0, 1))
+
+
+def test_the_command_of_generated_images_asks_for_them_again(tmp_path: Path) -> None:
+    keep_settings(settings(smoke=True), tmp_path)
+    write_run(tmp_path, "detr", [0.1])
+    text = command(read_study(tmp_path))
+    assert text.startswith("saccade study convergence --smoke \\\n")
+    assert "--data" not in text
+
+
+def test_runs_on_different_machines_have_no_number_of_threads(out: Path) -> None:
+    file = out / "deformable" / "seed-1" / "done.json"
+    file.write_text(file.read_text().replace('"threads": 1', '"threads": 2'))
+    assert "--num-threads" not in command(read_study(out))
+
+
+def test_a_study_of_an_older_version_can_be_read(out: Path) -> None:
+    file = out / "study.json"
+    values = json.loads(file.read_text())
+    del values["smoke"]
+    file.write_text(json.dumps(values))
+    assert not read_study(out).settings.smoke
+
+
+def test_what_is_no_run_is_left_out(out: Path) -> None:
+    (out / "deformable" / "seed-0-copy").mkdir()
+    (out / "deformable" / "seed-01").mkdir()
+    (out / "deformable" / "seed-5").write_text("not a folder")
+    (out / "detr-dc5").mkdir()
+    (out / "detr-dc5" / "seed-0.tar").write_text("")
+    assert [run.seed for run in row_of(out, "deformable").runs] == [0, 1]
+    assert "detr-dc5" in [row.key for row in read_study(out).missing]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"proc', "detr/seed-0/done.json cannot be read: Unterminated string"),
+        ("[]", "detr/seed-0/done.json does not say on which processor, cores, threads, torch"),
+        ('{"processor": "Abacus"}', "detr/seed-0/done.json does not say on which processor"),
+    ],
+)
+def test_a_run_whose_end_cannot_be_read_is_not_done(text: str, message: str, out: Path) -> None:
+    (out / "detr" / "seed-0" / "done.json").write_text(text)
+    report = write_report(out).with_suffix(".md").read_text("utf-8")
+    assert f"- DETR, seed 0, unfinished: {message}" in report
+    assert "| DETR (unfinished) |" in report
+
+
+def test_a_report_that_cannot_be_written_leaves_the_one_before(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_report(out)
+    before = {each.name: each.read_bytes() for each in out.iterdir() if each.is_file()}
+
+    def fail(first: Path, second: Path) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="no space left"):
+        write_report(out)
+    assert {each.name: each.read_bytes() for each in out.iterdir() if each.is_file()} == before
+    assert file.exists()
+
+
 def test_the_html_is_complete_in_itself(page: Path) -> None:
     text = page.read_text("utf-8")
     assert text.count('src="data:image/png;base64,') == text.count("<img") == 3
-    assert "cells | &lt;b&gt;" in text
+    assert "<h1>How fast detectors learn: cells | &lt;b&gt;</h1>" in text
     assert "cells | <b>" not in text
     for name in ("curves", "finals", "sparsity-cross-attention"):
         assert (page.parent / f"{name}.png").exists()
@@ -178,12 +279,12 @@ def test_few_objects_and_a_single_seed_are_warned_of(tmp_path: Path) -> None:
 
 def test_curves_are_compared_at_the_same_epochs(out: Path) -> None:
     write_run(out, "deformable", [0.2], seed=2, every=3)
-    result = read_study(out).row("deformable")
-    assert result is not None
+    result = row_of(out, "deformable")
     curve = mean_curve(result, "AP")
     assert curve is not None
-    assert curve[0].tolist() == [1, 2, 3]
-    expected = [[0.1, 0.2, 0.3], [0.1, 0.1, 0.1], [0.2, 0.2, 0.2]]
+    # Before its only evaluation, of epoch 3, the third run has no value.
+    assert curve[0].tolist() == [3]
+    expected = [[0.3], [0.1], [0.2]]
     np.testing.assert_allclose(curve[1], expected)
     assert mean_curve(result, "sparsity/encoder.layers.0.attention") is None
 
@@ -191,9 +292,8 @@ def test_curves_are_compared_at_the_same_epochs(out: Path) -> None:
 def test_a_line_that_is_being_written_is_left_out(out: Path) -> None:
     with (out / "deformable-two-stage" / "seed-0" / "evaluations.jsonl").open("a") as file:
         file.write('{"epoch": 3, "st')
-    result = read_study(out).row("deformable-two-stage")
-    assert result is not None
-    assert [record["epochs"] for record in result.runs[0].records] == [1, 2]
+    (run,) = row_of(out, "deformable-two-stage").runs
+    assert [record["epochs"] for record in run.records] == [1, 2]
 
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if name != "convergence"])

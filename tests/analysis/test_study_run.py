@@ -1,31 +1,35 @@
 """How a study is trained; its training itself is made up but for the last tests."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch.distributed import HashStore
 
 from saccade.analysis.study import runner
 from saccade.analysis.study.arguments import StudyArguments
 from saccade.analysis.study.lists import STUDIES
-from saccade.analysis.study.results import last_record
+from saccade.analysis.study.results import evaluations, read_study
 from saccade.analysis.study.runner import run_study
-from saccade.analysis.study.settings import run_config, settings_for
+from saccade.analysis.study.settings import read_settings, run_config, settings_for
 from saccade.analysis.study.turns import Turns, join
 from saccade.cli import main
 from saccade.data.shapes import write_shapes
 from saccade.inference import Detector
 from saccade.model import DetectorModel
+from saccade.run import SplitEvaluation
 from saccade.run_config import RunConfig
-from saccade.settings import write_yaml
+from saccade.settings import read_yaml, write_yaml
 from saccade.training.checkpoint import Progress, save_checkpoint
 from tests.conftest import small_config
 
@@ -47,7 +51,6 @@ class Training:
         self.detector = Detector(config, DetectorModel(config))
         self.calls: list[tuple[str, bool]] = []
         self.problem: Callable[[str], None] = lambda place: None
-        self.lost_evaluations = 0
 
     def __call__(self, config: RunConfig, folder: Path, resume: bool) -> Detector:
         place = f"{folder.parent.name}/{folder.name}"
@@ -56,8 +59,7 @@ class Training:
         write_yaml(config, folder / "config.yaml")
         save_checkpoint(folder / "last.ckpt", Progress(config.epochs, config.epochs, 60.0), {}, {})
         self.problem(place)
-        record = {"epoch": config.epochs, "step": config.epochs - self.lost_evaluations}
-        record |= {"minutes": 1.0, **NUMBERS}
+        record = {"epoch": config.epochs, "step": config.epochs, "minutes": 1.0, **NUMBERS}
         (folder / "evaluations.jsonl").write_text(json.dumps(record) + "\n")
         return self.detector
 
@@ -114,22 +116,6 @@ def test_a_killed_study_goes_on_where_it_was(
     assert training.calls == [("detr/seed-0", False), killed, again]
 
 
-def test_an_evaluation_that_the_kill_took_is_made_up_for(
-    data: Path, tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    result = SimpleNamespace(numbers=NUMBERS | {"AP": 0.5})
-    monkeypatch.setattr(runner, "SplitEvaluation", lambda *names, **options: lambda: result)
-    training.lost_evaluations = 1
-    run_study(study(data, tmp_path, "deformable", epochs=3), alone())
-    assert last_record(tmp_path / "deformable" / "seed-0") == {
-        "epoch": 3,
-        "step": 3,
-        "minutes": 1.0,
-        **NUMBERS,
-        "AP": 0.5,
-    }
-
-
 def test_a_run_that_fails_is_told_and_the_others_go_on(
     data: Path, tmp_path: Path, training: Training, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -147,6 +133,88 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(
     training.problem = lambda place: None
     assert run_study(asked, alone()) == 0
     assert not (failed / "failed.txt").exists()
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, torch.OutOfMemoryError])
+def test_a_device_or_process_that_fails_ends_one_run_alone(
+    kind: type[RuntimeError], data: Path, tmp_path: Path, training: Training
+) -> None:
+    def fail(place: str) -> None:
+        if place.startswith("detr/"):
+            raise kind("a DataLoader worker was killed\nby signal: Killed")
+
+    training.problem = fail
+    assert run_study(study(data, tmp_path, "detr", "deformable"), alone()) == 2
+    failed = (tmp_path / "detr" / "seed-0" / "failed.txt").read_text()
+    assert failed == f"{kind.__name__}: a DataLoader worker was killed\nby signal: Killed\n"
+    assert (tmp_path / "deformable" / "seed-0" / "done.json").exists()
+    (problem,) = [row.runs[0].problem for row in read_study(tmp_path).rows if row.row.key == "detr"]
+    assert problem == f"{kind.__name__}: a DataLoader worker was killed by signal: Killed"
+
+
+def test_a_run_whose_end_was_cut_off_is_finished_again(
+    data: Path, tmp_path: Path, training: Training
+) -> None:
+    asked = study(data, tmp_path, "detr")
+    run_study(asked, alone())
+    file = tmp_path / "detr" / "seed-0" / "done.json"
+    file.write_text(file.read_text()[:20])
+    assert run_study(asked, alone()) == 0
+    assert training.places == ["detr/seed-0"] * 2
+    assert json.loads(file.read_text())["torch"] == torch.__version__
+
+
+def test_images_are_read_by_as_many_processes_as_asked_for(
+    data: Path, tmp_path: Path, training: Training
+) -> None:
+    run_study(study(data, tmp_path, "detr", num_workers=3), alone())
+    # They change nothing about a run that is there.
+    assert run_study(study(data, tmp_path, "detr", "deformable"), alone()) == 0
+    numbers = [
+        read_yaml(tmp_path / row / "seed-0" / "config.yaml").num_workers
+        for row in ("detr", "deformable")
+    ]
+    assert numbers == [3, 0]
+
+
+def test_a_dataset_may_be_moved_and_renamed_but_not_changed(
+    data: Path, tmp_path: Path, training: Training
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(data, moved)
+    out = tmp_path / "out"
+    run_study(study(data, out, "detr"), alone())
+    assert run_study(study(moved, out, "detr"), alone()) == 0
+    assert training.places == ["detr/seed-0"]
+    file = moved / "annotations" / "val.json"
+    file.write_text(file.read_text().replace('"id": 1,', '"id":  1,'))
+    with pytest.raises(ValueError, match=r"data shapes0 \(8 \+ 2 images, .*\), now moved \("):
+        run_study(study(moved, out, "detr"), alone())
+
+
+def test_generated_images_are_remembered(
+    tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "SHAPES", {"num_train": 2, "num_val": 1, "side": 32})
+    asked = StudyArguments(name="convergence", smoke=True, out=tmp_path, rows=("detr",))
+    assert run_study(asked, alone()) == 0
+    assert read_settings(tmp_path).smoke
+    named = replace(asked, data=tmp_path / "shapes")
+    assert run_study(named, alone()) == 0
+    assert not settings_for(named, tmp_path / "shapes").smoke
+    assert training.places == ["detr/seed-0"]
+
+
+def test_one_process_alone_writes_the_report(
+    data: Path, tmp_path: Path, training: Training, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_study(study(data, tmp_path, "detr"), alone())
+    asked = StudyArguments(name="convergence", out=tmp_path, report_only=True)
+    capsys.readouterr()
+    assert run_study(asked, Turns(HashStore(), 1, 2)) == 0
+    assert capsys.readouterr().out == ""
+    assert run_study(asked, Turns(HashStore(), 0, 2)) == 0
+    assert "The report is" in capsys.readouterr().out
 
 
 def test_other_settings_are_refused(data: Path, tmp_path: Path, training: Training) -> None:
@@ -203,12 +271,16 @@ def test_torchrun_is_forgotten_after_the_processes_have_met(
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.setenv(name, "1" if "SIZE" in name else "0")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    of_others = ("ROLE_ARN", "MASTER_KEY", "LOCAL_DATA", "GROUP_ID", "RANKING")
+    for name in of_others:
+        monkeypatch.setenv(name, "x")
     turns = join()
     assert (turns.rank, turns.world_size, turns.take(), turns.take()) == (0, 1, 0, 1)
     with monkeypatch.context() as context:
         for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
             with pytest.raises(KeyError):
                 context.delenv(name)
+    assert all(os.environ[name] == "x" for name in of_others)
 
 
 def test_rows_train_alike_but_for_their_recipe(data: Path, tmp_path: Path) -> None:
@@ -277,7 +349,11 @@ def test_unusable_input_is_one_sentence_and_status_2(
     ("options", "message"),
     [
         ("--epochs 0", "--epochs is 0: expected at least 1"),
-        ("--minutes 0", "--minutes is 0.0: expected more than zero"),
+        ("--minutes 0", "--minutes is 0.0: expected more than zero, and an end"),
+        ("--minutes inf", "--minutes is inf: expected more than zero, and an end"),
+        ("--minutes nan", "--minutes is nan: expected more than zero, and an end"),
+        ("--report-only --rows fpn", "leave out --rows and --seeds"),
+        ("--report-only --seeds 1", "leave out --rows and --seeds"),
         ("--epochs 3 --minutes 3", "exclude each other: give one of them"),
         ("--seeds 1 1", "--seeds is 1 1: expected different integers"),
         ("--short-side 8", "--short-side is 8: expected at least 32"),
@@ -305,6 +381,27 @@ def test_a_study_is_trained_and_reported_from_the_command_line(
     assert "unfinished" not in page
     assert len((out / "term-key" / "seed-0" / "evaluations.jsonl").read_text().splitlines()) == 1
     assert main(["study", "attention", "--report-only", "--out", str(out)]) == 0
+
+
+def test_the_evaluation_that_a_kill_took_is_made_up_for(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = study(data, tmp_path, "deformable", epochs=1, short_side=48, batch_size=4)
+
+    def kill(evaluation: SplitEvaluation) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context:
+        context.setattr(SplitEvaluation, "__call__", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(asked, alone())
+    folder = tmp_path / "deformable" / "seed-0"
+    assert evaluations(folder).read() == []
+    assert run_study(asked, alone()) == 0
+    (record,) = evaluations(folder).read()
+    assert (record["epoch"], record["step"]) == (1, 2)
+    assert (folder / "best" / "model.safetensors").exists()
+    assert (folder / "done.json").exists()
 
 
 @pytest.mark.slow

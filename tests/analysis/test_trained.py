@@ -1,5 +1,6 @@
 import json
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from saccade.cli import main
 from saccade.data import Split
 from saccade.inference import Detector
 from saccade.model import DetectorModel
+from saccade.structures import Batch, Targets
 from tests.conftest import small_config
 
 OBJECTS = [{"image_id": 1, "category_id": 1, "bbox": [4, 8, 20, 24], "area": 480}]
@@ -58,17 +60,45 @@ def test_the_command_prints_and_writes_what_checkpoints_do_and_cost(
     assert one["speed"]["images_per_second"] > 0
     assert {layer["name"] for layer in one["layers"]} >= {"encoder.layers.0.attention"}
     assert "answers" not in one
+    assert "config" not in one
+
+
+def test_no_more_than_two_images_are_held_at_a_time(
+    write_coco: Callable[..., Split], tmp_path: Path
+) -> None:
+    """The one at hand and the one before it."""
+    write_coco(dict.fromkeys(range(1, 5), (32, 48)))
+    held: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    class Watched(FewImages):
+        def __iter__(self) -> Iterator[tuple[Batch, list[Targets]]]:
+            nonlocal most
+            for batch, targets in super().__iter__():
+                held.append(weakref.ref(batch.images))
+                most = max(most, sum(each() is not None for each in held))
+                yield batch, targets
+
+    made = detector("learned")
+    found = analyse(made, Watched(tmp_path, "train", made.config, 4), seconds=0.01)
+    assert found.num_images == 4
+    assert most == 2
 
 
 def test_what_cannot_be_compared_is_not(data: Path) -> None:
     learned, proposals = analysis("learned", data), analysis("two-stage", data)
     assert proposals.answers is None
     assert change_between(learned, proposals) is None
-    other_classes = replace(learned, class_names=("dog", "cat"))
-    assert change_between(learned, other_classes) is None
+    # As many queries, of another detector: which of them answers for an object says nothing.
+    deeper = replace(learned.config, encoder=replace(learned.config.encoder, num_layers=3))
+    assert change_between(learned, replace(learned, config=deeper)) is None
+    other_classes = replace(learned.config, class_names=("dog", "cat"))
+    assert change_between(learned, replace(learned, config=other_classes)) is None
     assert learned.answers is not None
     fewer = replace(learned, answers={id: each[:5] for id, each in learned.answers.items()})
     assert change_between(learned, fewer) is None
+    elsewhere = replace(learned, answers={id + 7: each for id, each in learned.answers.items()})
+    assert change_between(learned, elsewhere) is None
     change = change_between(learned, learned)
     assert change is not None
     assert (change.num_queries, change.num_changed) == (24, 0)

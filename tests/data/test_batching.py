@@ -6,9 +6,9 @@ import torch
 
 from saccade.config import InputConfig
 from saccade.data import (
-    CocoDataset,
     DetectionDataset,
     Split,
+    SplitDataset,
     collate,
     evaluation_loader,
     evaluation_transform,
@@ -170,7 +170,7 @@ def test_an_unreadable_image_is_one_sentence(
     split = write_coco(dict.fromkeys(range(4), (8, 10)))
     (split.images / "2.png").write_bytes(b"no image")
     (split.images / "3.png").unlink()
-    dataset = CocoDataset(split, transform=evaluation_transform(INPUT))
+    dataset = SplitDataset(split, transform=evaluation_transform(INPUT))
     batches = iter(evaluation_loader(dataset, batch_size=1, num_workers=num_workers))
     assert ids([next(batches), next(batches)]) == [[0], [1]]
     with pytest.raises(ValueError, match=r"^\S*2\.png cannot be read as an image .*\?$"):
@@ -189,7 +189,7 @@ def test_everything_a_spawned_worker_receives_can_be_pickled() -> None:
 
 @pytest.mark.slow
 def test_workers_may_be_spawned(write_coco: Callable[..., Split]) -> None:
-    dataset = CocoDataset(
+    dataset = SplitDataset(
         write_coco(dict.fromkeys(range(4), (8, 10))), transform=evaluation_transform(INPUT)
     )
     spawned = evaluation_loader(dataset, batch_size=2, num_workers=1)

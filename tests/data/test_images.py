@@ -138,3 +138,49 @@ def test_refuses_a_pillow_image_of_floating_point_pixels() -> None:
 def test_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"absent\.jpg"):
         read_image(tmp_path / "absent.jpg")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_every_orientation_is_applied_as_pillow_does(
+    tmp_path: Path, suffix: str, orientation: int
+) -> None:
+    file = rotated(tmp_path / f"a.{suffix}", orientation)
+    with Image.open(file) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert torch.equal(read_image(file), torch.tensor(expected).permute(2, 0, 1))
+
+
+def test_unusual_exif_data_does_not_hinder_turning(tmp_path: Path) -> None:
+    """Pillow's own turning writes the tags anew, which a width in words does not let it do."""
+    width, turn = (
+        struct.pack("<HHI4s", 0x0100, 2, 4, b"abc"),
+        struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0),
+    )
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + width + turn + bytes(4)
+    file = save(Image.new("RGB", (4, 2)), tmp_path / "a.jpg", exif=exif)
+    with Image.open(file) as image, pytest.raises(struct.error):
+        ImageOps.exif_transpose(image)
+    assert read_image(file).shape == (3, 4, 2)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_damaged_exif_data_is_taken_for_none(tmp_path: Path, name: str) -> None:
+    exif = b"Exif\x00\x00no tags at all"
+    file = save(Image.new("RGB", (4, 2), RED), tmp_path / name, exif=exif)
+    assert read_image(file).shape == (3, 2, 4)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "I;16"])
+def test_every_mode_is_turned(tmp_path: Path, mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    file = save(Image.new(mode, (4, 2)), tmp_path / "a.png", exif=exif)
+    assert read_image(file).shape == (3, 4, 2)
+
+
+def test_cmyk_jpegs_and_transparent_greys_are_converted(tmp_path: Path) -> None:
+    inks = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    assert read_image(save(inks, tmp_path / "a.jpg", quality=100))[:, 0, 0].tolist()[0] > 200
+    grey = Image.new("LA", (3, 2), (100, 0))
+    assert read_image(save(grey, tmp_path / "a.png"))[:, 0, 0].tolist() == [100] * 3

@@ -4,9 +4,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from saccade.data import CocoDataset, find_split
+from saccade.data import SplitDataset, find_split
 from saccade.data.annotations import read_annotations
-from saccade.data.shapes import LARGEST_OVERLAP, SHAPES, _overlap, _place, draw_shapes, write_shapes
+from saccade.data.shapes import (
+    LARGEST_OVERLAP,
+    SHAPES,
+    _overlap,
+    _place,
+    draw_shapes,
+    holds_shapes,
+    write_shapes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("split", "count"), [("train", 6), ("val", 3)])
 def test_the_folder_is_a_dataset(folder: Path, split: str, count: int) -> None:
-    dataset = CocoDataset(find_split(folder, split))
+    dataset = SplitDataset(find_split(folder, split))
     assert len(dataset) == count
     assert dataset.class_names == SHAPES
     for index in range(count):
@@ -74,6 +82,35 @@ def test_areas_are_those_of_the_shapes_and_not_of_their_boxes(folder: Path) -> N
 def test_what_a_folder_holds_is_not_overwritten(folder: Path) -> None:
     with pytest.raises(ValueError, match="holds a dataset already: name another folder"):
         write_shapes(folder)
+
+
+def test_a_folder_whose_writing_was_cut_off_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Path.write_text
+
+    def kill(file: Path, text: str, encoding: str) -> None:
+        if file.name == "val.json":
+            raise KeyboardInterrupt
+        write(file, text, encoding)
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "write_text", kill)
+        with pytest.raises(KeyboardInterrupt):
+            write_shapes(tmp_path, num_train=1, num_val=1, side=32)
+    assert not holds_shapes(tmp_path)
+    assert not (tmp_path / "annotations").exists()
+    write_shapes(tmp_path, num_train=1, num_val=1, side=32)
+    assert holds_shapes(tmp_path)
+    assert {each.name for each in tmp_path.iterdir()} == {"annotations", "images"}
+
+
+def test_a_folder_with_one_split_alone_is_not_complete_and_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "train.json").write_text("{}")
+    assert not holds_shapes(tmp_path)
+    with pytest.raises(ValueError, match="holds a dataset already"):
+        write_shapes(tmp_path)
 
 
 def test_numbers_that_make_no_dataset_are_refused(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_counting_no_detections_is_refused(tmp_path: Path, max_detections: int) 
 
 def test_an_unknown_image_is_refused(tmp_path: Path) -> None:
     evaluator = CocoEvaluator(write(tmp_path, []), NAMES)
-    with pytest.raises(ValueError, match=r"image id 12 is not in the annotation file, .* 2 images"):
+    with pytest.raises(ValueError, match=r"image id 12 is not in the annotations, .* 2 images"):
         evaluator.update(12, torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())
 
 

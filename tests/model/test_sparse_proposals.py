@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from torchvision.models.detection.fcos import FCOS
 from torchvision.ops import MultiScaleRoIAlign
 
 from saccade.boxes import fractions_to_pixels
+from saccade.data import SplitDataset, evaluation_transform, find_split
+from saccade.data.batching import collate
+from saccade.data.shapes import write_shapes
 from saccade.model import DetectorModel
 from saccade.model.features_of_interest import point_origins
 from saccade.model.positions import TokenPositions
@@ -221,6 +225,25 @@ def test_a_point_inside_of_an_object_is_selected_while_training() -> None:
     assert may_answer(origins, targets)[0].any(1).all()
 
 
+def test_training_leaves_room_for_background(tmp_path: Path) -> None:
+    """Points inside of objects are selected first: the small preset has tokens for more."""
+    write_shapes(tmp_path, num_train=6, num_val=1)
+    config = preset_config("tsp-fcos-nano")
+    dataset = SplitDataset(
+        find_split(tmp_path, "train"), transform=evaluation_transform(config.input)
+    )
+    for index in range(len(dataset)):
+        batch, targets = collate([dataset[index]])
+        height, width = batch.sizes[0]
+        levels = [
+            torch.zeros(1, config.width, -(-height // stride), -(-width // stride))
+            for stride in (8, 16, 32)
+        ]
+        points = TokenPositions(config.positions, config.width, 3)(levels, batch)
+        inside = may_answer(point_origins(points), targets)[0].any(1).sum()
+        assert inside < 0.9 * config.selection.num_tokens
+
+
 def test_the_classifiers_loss_by_hand() -> None:
     model = detector("tsp-fcos").train()
     batch = batch_of(*SIZES)
@@ -330,8 +353,9 @@ def test_what_is_matched_may_be_matched(kind: str) -> None:
     torch.testing.assert_close(criterion(out, targets)["loss_bbox"], expected / 6)
 
 
-def test_region_proposals_need_targets_to_train() -> None:
-    model = detector("tsp-rcnn").train()
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_selection_needs_targets_to_train(kind: str) -> None:
+    model = detector(kind).train()
     with pytest.raises(ValueError, match=r"trains on targets, but got none: pass them"):
         model(batch_of((64, 64)))
 
@@ -356,6 +380,32 @@ def test_proposals_are_those_of_the_network_in_fractions_of_each_image() -> None
         assert len(boxes) == shown.sum()
         pixels = fractions_to_pixels(tokens.origins.boxes[image, shown], size)
         torch.testing.assert_close(pixels, boxes)
+
+
+@torch.inference_mode()
+def test_anchors_lie_at_whole_strides_whatever_the_padding() -> None:
+    """100 pixels are 13 tokens of stride 8, which is not 100 // 13."""
+    model = detector("tsp-rcnn").eval()
+    calls = []
+    generator = model.selection.network.anchor_generator
+    generator.register_forward_hook(lambda _, given, made: calls.append((given[1], made)))
+    model(batch_of((100, 133)))
+    model(batch_of((100, 133), (100, 300)))
+    grids = []
+    for levels, anchors in calls:
+        shapes = [level.shape[-2:] for level in levels]
+        counts = [9 * height * width for height, width in shapes]
+        of_image = anchors[0].split(counts)
+        grids.append([each.view(*s, 9, 4) for each, s in zip(of_image, shapes, strict=True)])
+    for stride, alone, beside in zip((8, 16, 32), *grids, strict=True):
+        rows, columns = -(-100 // stride), -(-133 // stride)
+        assert alone.shape[:2] == (rows, columns)
+        y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+        centres = (alone[..., :2] + alone[..., 2:]) / 2
+        expected = (stride * torch.stack([x, y], -1)[:, :, None]).expand_as(centres)
+        assert torch.equal(centres, expected.float())
+        assert beside.shape[1] > columns
+        assert torch.equal(beside[:, :columns], alone)
 
 
 def test_anchors_stay_in_float32_under_autocast() -> None:

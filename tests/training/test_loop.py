@@ -1,8 +1,6 @@
 import csv
 import itertools
 import json
-import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,71 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from saccade import run as run_module
 from saccade.config import DetectorConfig
-from saccade.data import Split
 from saccade.inference import Detector
 from saccade.model import DetectorModel
-from saccade.recipes import for_detector
 from saccade.run import train
 from saccade.run_config import RunConfig
 from saccade.settings import read_yaml
 from saccade.structures import Predictions, Targets
-from saccade.training import loop
+from saccade.training import loop, step
 from saccade.training.checkpoint import Progress, load_checkpoint
 from tests.conftest import small_config
-
-OBJECTS = [
-    {"image_id": image, "category_id": 1 + image % 2, "bbox": [4 * image, 8, 20, 24], "area": 480}
-    for image in range(1, 5)
-]
-
-
-@pytest.fixture
-def run(write_coco: Callable[..., Split], tmp_path: Path) -> RunConfig:
-    """Two epochs of two steps on four images, one of them without objects, and no analysis."""
-    write_coco({1: (48, 64), 2: (48, 64), 3: (64, 48), 4: (48, 64)}, OBJECTS[:3])
-    config = for_detector(small_config("two-stage"))
-    return replace(
-        config,
-        model=replace(config.model, input=replace(config.model.input, short_side=64)),
-        augmentation=replace(config.augmentation, short_sides=(64, 80), max_side=128),
-        data=str(tmp_path),
-        val_split="train",
-        epochs=2,
-        batch_size=2,
-        analyse=0,
-    )
-
-
-def test_a_resumed_run_equals_the_uninterrupted_one_bitwise(
-    run: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = train(run, tmp_path / "whole")
-
-    def stop_in_second_epoch(*arguments: object) -> None:
-        progress = arguments[-1]
-        assert isinstance(progress, Progress)
-        if progress.step == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "check_finite", stop_in_second_epoch)
-        with pytest.raises(KeyboardInterrupt):
-            train(run, tmp_path / "interrupted")
-    resumed = train(run, tmp_path / "interrupted", resume=True)
-
-    for name, weights in whole.model.state_dict().items():
-        assert torch.equal(weights, resumed.model.state_dict()[name]), name
-    optimizers = [
-        load_checkpoint(tmp_path / folder / "last.ckpt")[2]["state"]
-        for folder in ("whole", "interrupted")
-    ]
-    assert all(
-        torch.equal(optimizers[0][index][key], optimizers[1][index][key])
-        for index in optimizers[0]
-        for key in optimizers[0][index]
-    )
 
 
 def test_the_run_folder_is_complete(run: RunConfig, tmp_path: Path) -> None:
@@ -117,41 +60,17 @@ def test_a_folder_with_a_run_is_not_overwritten(run: RunConfig, tmp_path: Path) 
 def test_training_reduces_the_loss_on_what_it_has_seen(run: RunConfig, tmp_path: Path) -> None:
     run = replace(run, epochs=12, num_evaluations=1)
     totals: list[float] = []
-    original = loop.check_finite
+    original = step.Stepper.take
 
-    def record(fabric: object, total: torch.Tensor, *rest: object) -> None:
-        totals.append(total.item())
-        original(fabric, total, *rest)
+    def record(self: step.Stepper, *arguments: Any) -> bool:
+        counted = original(self, *arguments)
+        totals.append(self.total.item())
+        return counted
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "check_finite", record)
+        patch.setattr(step.Stepper, "take", record)
         train(run, tmp_path / "run")
     assert sum(totals[-4:]) < 0.8 * sum(totals[:4])
-
-
-def test_a_loss_that_is_not_finite_names_the_images(run: RunConfig, tmp_path: Path) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.SetCriterion, "total", lambda self, losses: losses["loss_ce"] * math.nan)
-        with pytest.raises(
-            ValueError, match=r"not finite at step 1 .*image ids here: \d, \d.*lower"
-        ):
-            train(run, tmp_path / "run")
-
-
-def test_a_gradient_that_is_not_finite_is_said(run: RunConfig, tmp_path: Path) -> None:
-    def spoil(model: DetectorModel) -> None:
-        model.queries.box_projection[0].weight.register_hook(lambda grad: grad * math.inf)
-
-    with pytest.MonkeyPatch.context() as patch:
-        original = run_module.fit
-
-        def fit(fabric: object, model: DetectorModel, *rest: object) -> None:
-            spoil(model)
-            original(fabric, model, *rest)
-
-        patch.setattr(run_module, "fit", fit)
-        with pytest.raises(ValueError, match="gradients are not finite although the losses are"):
-            train(run, tmp_path / "run")
 
 
 def test_gradients_of_several_batches_add_up_to_one_step(run: RunConfig, tmp_path: Path) -> None:

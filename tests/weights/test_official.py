@@ -14,6 +14,7 @@ from saccade.weights import (
     load_weights,
     recognise_official,
     save_official,
+    to_huggingface,
     to_official,
 )
 from saccade.weights.official import official_args
@@ -251,6 +252,10 @@ def test_repetitions_that_differ_are_left_out_by_name(small_config, random_state
     [
         (lambda c: replace(c, positions=replace(c.positions, centred=False)), "positions.centred"),
         (lambda c: replace(c, decoder=replace(c.decoder, final_norm=True)), "decoder.final_norm"),
+        (
+            lambda c: replace(c, encoder=replace(c.encoder, pre_norm=True)),
+            r"^encoder\.pre_norm is True, which the foreign layouts of deformable_detr cannot hold",
+        ),
         (lambda c: replace(c, backbone=replace(c.backbone, name="resnext50_32x4d")), "resnext50"),
         (
             lambda c: replace(c, decoder=replace(c.decoder, num_heads=8)),
@@ -271,6 +276,28 @@ def test_what_the_layout_cannot_hold_is_named(change, message, small_config):
     config = change(small_config("deformable-detr-r50"))
     with pytest.raises(ValueError, match=message):
         to_official({}, config)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda c: replace(c, encoder=replace(c.encoder, pre_norm=True)),
+            r"^encoder\.pre_norm is True, which the foreign layouts of detr cannot hold: expected "
+            r"False; save the detector in its own layout instead\.$",
+        ),
+        (
+            lambda c: replace(preset_config("tsp-fcos-nano"), neck=c.neck, backbone=c.backbone),
+            r"^selection\.kind is 'fcos', which the foreign layouts of detr cannot hold: expected "
+            r"'none'",
+        ),
+    ],
+)
+@pytest.mark.parametrize("write", [to_official, to_huggingface])
+def test_what_no_detr_of_theirs_has_is_named(write, change, message, small_config):
+    config = change(small_config("detr-r50"))
+    with pytest.raises(ValueError, match=message):
+        write({}, config)
 
 
 def test_denoising_and_counters_of_norms_are_not_written(small_config, random_state):

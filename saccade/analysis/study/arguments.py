@@ -1,5 +1,6 @@
 """What `saccade study` can be asked."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,7 @@ class StudyArguments:
     """Which comparison: AP against epochs; the parts of Deformable DETR; backbones; what the
     encoder attends by; with and without a decoder."""
     data: Path | None = None
-    """The folder of a COCO-style dataset."""
+    """The folder of a dataset in COCO's, YOLO's or Pascal VOC's format."""
     out: Path | None = None
     """The study's folder; by default runs/study/NAME-DATA."""
     size: Literal["nano", "r50"] | None = None
@@ -71,10 +72,15 @@ class StudyArguments:
             if value is not None and value < least:
                 option = name.replace("_", "-")
                 raise ValueError(f"--{option} is {value}: expected at least {least}.")
-        if self.minutes is not None and not self.minutes > 0:
-            raise ValueError(f"--minutes is {self.minutes}: expected more than zero.")
+        if self.minutes is not None and not (math.isfinite(self.minutes) and self.minutes > 0):
+            raise ValueError(f"--minutes is {self.minutes}: expected more than zero, and an end.")
         if self.epochs is not None and self.minutes is not None:
             raise ValueError("--epochs and --minutes exclude each other: give one of them.")
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             given = " ".join(map(str, self.seeds)) or "empty"
             raise ValueError(f"--seeds is {given}: expected different integers from 0 on.")
+        if self.report_only and (self.rows or self.seeds != (0,)):
+            raise ValueError(
+                "--report-only writes the report of all that the folder holds: leave out --rows "
+                "and --seeds."
+            )

@@ -1,10 +1,14 @@
 """How a study was made: command, data, recipe and machine, without anybody's paths."""
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
 
 from saccade.analysis.study.document import Block, Bullets, Code, Heading
 from saccade.analysis.study.findings import seeds_of
-from saccade.analysis.study.results import StudyResult
+from saccade.analysis.study.results import RowResult, StudyResult
+from saccade.run_config import LossConfig, OptimizerConfig, RunConfig
 
 
 def conditions(result: StudyResult) -> list[Block]:
@@ -31,21 +35,39 @@ def conditions(result: StudyResult) -> list[Block]:
 
 
 def _recipe(result: StudyResult) -> str:
-    rates: dict[str, list[str]] = {}
-    images: dict[str, list[str]] = {}
-    for row in result.rows:
-        if row.config is not None:
-            rate = f"{row.config.optimizer.learning_rate:g}"
-            step = str(row.config.batch_size * row.config.accumulate)
-            rates.setdefault(rate, []).append(row.row.key)
-            images.setdefault(step, []).append(row.row.key)
+    """What the rows are trained with; of losses and optimiser, what differs."""
+    rows = result.rows
+    rates = _by_value(rows, lambda run: f"{run.optimizer.learning_rate:g}")
+    images = _by_value(rows, lambda run: str(run.batch_size * run.accumulate))
+    parts = [f"Learning rate {_said(rates)}", f"images in a step {_said(images)}"]
+    for part, kind in (("optimizer", OptimizerConfig), ("loss", LossConfig)):
+        for name in (field.name for field in fields(kind) if field.name != "learning_rate"):
+            values = _by_value(rows, partial(_value, part=part, name=name))
+            if len(values) > 1:
+                parts.append(f"{name.replace('_', ' ')} {_said(values)}")
     return (
-        f"Learning rate {_by_row(rates)}; images in a step {_by_row(images)}; augmentation and "
-        "schedule are the same for all rows. Every run's config.yaml holds its complete recipe."
+        f"{'; '.join(parts)}; augmentation and schedule are the same for all rows. Every run's "
+        "config.yaml holds its complete recipe."
     )
 
 
-def _by_row(values: Mapping[str, Sequence[str]]) -> str:
+def _value(run: RunConfig, part: str, name: str) -> str:
+    value = getattr(getattr(run, part), name)
+    if name == "clip_norm" and not value:
+        return "none"
+    return str(value) if isinstance(value, bool) else f"{value:g}"
+
+
+def _by_value(rows: Sequence[RowResult], value: Callable[[RunConfig], str]) -> dict[str, list[str]]:
+    """The values of the rows, and which rows have them."""
+    keys: dict[str, list[str]] = {}
+    for row in rows:
+        if row.config is not None:
+            keys.setdefault(value(row.config), []).append(row.row.key)
+    return keys
+
+
+def _said(values: Mapping[str, Sequence[str]]) -> str:
     if len(values) == 1:
         return next(iter(values))
     return ", ".join(f"{value} ({' '.join(rows)})" for value, rows in values.items())
@@ -60,7 +82,8 @@ def _machine(facts: dict[str, str | int]) -> str:
 def command(result: StudyResult) -> str:
     """The command that repeats a study; FOLDER stands for where the dataset is."""
     settings = result.settings
-    words = [f"saccade study {settings.study} --data FOLDER/{settings.data.name}"]
+    data = shlex.quote(f"FOLDER/{settings.data.name}")
+    words = [f"saccade study {settings.study} {'--smoke' if settings.smoke else f'--data {data}'}"]
     words.append(f"--size {settings.size}")
     if settings.minutes is not None:
         words.append(f"--minutes {settings.minutes:g}")
@@ -76,6 +99,9 @@ def command(result: StudyResult) -> str:
             for row, rate in settings.learning_rates.items()
         )
         words.append(f"--learning-rates {' '.join(rates)}")
+    threads = {run.facts["threads"] for row in result.rows for run in row.runs if run.facts}
+    if len(threads) == 1:
+        words.append(f"--num-threads {threads.pop()}")
     words.append(f"--seeds {' '.join(map(str, seeds_of(result.rows)))}")
     if result.missing:
         words.append(f"--rows {' '.join(each.row.key for each in result.rows)}")

@@ -48,13 +48,21 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG file beside the report."""
+    """A PNG or JPEG file beside the report."""
 
     file: Path
     caption: str
 
 
-Block = Heading | Paragraph | Bullets | Code | Table | Picture
+@dataclass(frozen=True)
+class Folded:
+    """Long text that the HTML page shows when its title is clicked."""
+
+    title: str
+    text: str
+
+
+Block = Heading | Paragraph | Bullets | Code | Table | Picture | Folded
 
 STYLE = """
 :root { color-scheme: light; }
@@ -76,6 +84,7 @@ table.published th { background: #f4ecdd; }
 table.published { color: #5d5341; }
 pre { background: #f3f5f8; padding: .8rem 1rem; overflow-x: auto; border-radius: 4px; }
 li { margin: .3rem 0; }
+summary { cursor: pointer; color: #1f4fd8; }
 """
 
 
@@ -104,6 +113,8 @@ def _markdown(block: Block) -> str:
         return "\n".join(f"- {item}" for item in block.items)
     if isinstance(block, Code):
         return f"```bash\n{block.text}\n```"
+    if isinstance(block, Folded):
+        return f"{block.title}\n\n```\n{block.text}\n```"
     if isinstance(block, Picture):
         return f"![{block.caption}]({block.file.name})\n\n*{block.caption}*"
     rules = ["---", *("---:" for _ in block.header[1:])]
@@ -123,11 +134,15 @@ def _html(block: Block) -> str:
         return f"<ul>{items}</ul>"
     if isinstance(block, Code):
         return f"<pre>{escape(block.text)}</pre>"
+    if isinstance(block, Folded):
+        title, text = escape(block.title), escape(block.text)
+        return f"<details><summary>{title}</summary><pre>{text}</pre></details>"
     if isinstance(block, Picture):
         data = base64.b64encode(block.file.read_bytes()).decode()
         caption = escape(block.caption)
+        kind = "png" if block.file.suffix == ".png" else "jpeg"
         return (
-            f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+            f'<figure><img alt="{caption}" src="data:image/{kind};base64,{data}">'
             f"<figcaption>{caption}</figcaption></figure>"
         )
     header = "".join(f"<th>{escape(cell)}</th>" for cell in block.header)

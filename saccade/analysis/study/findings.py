@@ -18,7 +18,7 @@ def first_epoch(run: RunResult, ap: float) -> float | None:
 
 def convergence(result: StudyResult) -> list[str]:
     """When the Deformable DETRs reach what the rows that train longer end with, in sentences."""
-    done = [each for each in result.rows if each.state == "done"]
+    done = [each for each in result.rows if each.state == "done" and each.finals("AP")]
     long = [each for each in done if each.row.times > 1]
     short = [each for each in done if each.row.key.startswith("deformable")]
     return [_sentences(goal, short) for goal in long if short]
@@ -54,7 +54,8 @@ def _when(row: RowResult, ap: float, length: float) -> str:
     some = "" if len(reached) == len(epochs) else f", with {len(reached)} of {len(epochs)} seeds"
     spread = f" ({_count(min(reached))} to {_count(max(reached))})" if len(reached) > 1 else ""
     share = 100 * mean(reached) / length
-    return f"at epoch {_count(mean(reached))}{spread}, {share:.2g} % of these epochs{some}"
+    percent = f"{share:.1f}" if share < 9.95 else f"{share:.0f}"
+    return f"at epoch {_count(mean(reached))}{spread}, {percent} % of these epochs{some}"
 
 
 def _compared(goal: RowResult, rows: Sequence[RowResult]) -> str:
@@ -70,7 +71,7 @@ def _compared(goal: RowResult, rows: Sequence[RowResult]) -> str:
 
 def _length(row: RowResult) -> float:
     """Epochs that its runs have trained, the mean."""
-    return mean(run.last["epochs"] for run in row.counted)
+    return mean(run.last["epochs"] for run in row.counted if run.last)
 
 
 def _listed(words: Sequence[str]) -> str:

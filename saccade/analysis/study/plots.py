@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
+from saccade.analysis.study.files import replacing
 from saccade.analysis.study.results import RowResult
 
 Curve = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
@@ -28,9 +29,9 @@ DPI = 150
 def mean_curve(result: RowResult, name: str) -> Curve | None:
     """A figure of each run that counts over the epochs; None if no evaluation has it.
 
-    The epochs are those of the run that was evaluated most often, as far as all runs have come;
-    between evaluations the values of the others are interpolated. None also where the runs have
-    no epochs in common.
+    The epochs are those of the run that was evaluated most often, from the first evaluation of all
+    runs as far as all have come; between evaluations the values of the others are interpolated.
+    None also where the runs have no epochs in common.
     """
     curves = [
         (
@@ -43,7 +44,8 @@ def mean_curve(result: RowResult, name: str) -> Curve | None:
     if not curves:
         return None
     epochs = max((curve[0] for curve in curves), key=len)
-    epochs = epochs[epochs <= min(curve[0][-1] for curve in curves)]
+    first, last = max(curve[0][0] for curve in curves), min(curve[0][-1] for curve in curves)
+    epochs = epochs[(epochs >= first) & (epochs <= last)]
     if not len(epochs):
         return None
     return epochs, np.stack([np.interp(epochs, *curve) for curve in curves])
@@ -84,7 +86,7 @@ def draw_curves(results: Sequence[RowResult], file: Path) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("epochs (logarithmic)")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(file, dpi=DPI)
+    _save(figure, file)
 
 
 def draw_finals(results: Sequence[RowResult], file: Path) -> None:
@@ -120,7 +122,7 @@ def draw_finals(results: Sequence[RowResult], file: Path) -> None:
         panel.grid(axis="y", visible=False)
     panels[0].set_yticklabels([result.row.label for result in shown])
     panels[1].set_yticklabels([])
-    figure.savefig(file, dpi=DPI)
+    _save(figure, file)
 
 
 def draw_layers(results: Sequence[RowResult], kind: str, file: Path) -> bool:
@@ -156,7 +158,7 @@ def draw_layers(results: Sequence[RowResult], kind: str, file: Path) -> bool:
         axes.set_xlabel("epochs")
     figure.supylabel("sparsity, nats per key", fontsize=10)
     grid[0].legend(frameon=False, fontsize=8)
-    figure.savefig(file, dpi=DPI)
+    _save(figure, file)
     return True
 
 
@@ -182,6 +184,11 @@ def _figure(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, lis
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
     return figure, panels
+
+
+def _save(figure: Figure, file: Path) -> None:
+    with replacing(file) as partial:
+        figure.savefig(partial, dpi=DPI, format="png")
 
 
 def _colours(results: Sequence[RowResult]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from saccade.analysis.study.document import (
     to_html,
     to_markdown,
 )
+from saccade.analysis.study.files import write_text
 from saccade.analysis.study.findings import cautions, convergence
 from saccade.analysis.study.plots import draw_curves, draw_finals, draw_layers
 from saccade.analysis.study.results import RowResult, StudyResult, read_study
@@ -50,9 +51,9 @@ def write_report(out: Path) -> Path:
         *_sparsity(result, out),
         *conditions(result),
     ]
-    (out / "report.md").write_text(to_markdown(title, blocks), "utf-8")
+    write_text(out / "report.md", to_markdown(title, blocks))
     file = out / "report.html"
-    file.write_text(to_html(title, blocks), "utf-8")
+    write_text(file, to_html(title, blocks))
     return file
 
 
@@ -67,7 +68,7 @@ def _state(result: StudyResult) -> list[Block]:
         rows = ", ".join(f'"{row.label}"' for row in result.missing)
         blocks.append(Paragraph(f"Not trained: {rows}."))
     problems = [
-        f"{row.row.label}, seed {run.seed}, failed: {run.problem}"
+        f"{row.row.label}, seed {run.seed}, {run.state}: {run.problem}"
         for row in result.rows
         for run in row.runs
         if run.problem
@@ -154,7 +155,7 @@ def _published(result: StudyResult) -> list[Block]:
     rows = [
         [
             row.label,
-            "-" if row.published.epochs is None else str(row.published.epochs),
+            str(row.published.epochs),
             *(f"{number:.1f}" for number in row.published.numbers),
             *("-" for _ in NUMBERS[len(row.published.numbers) :]),
             row.published.source,

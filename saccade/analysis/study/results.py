@@ -1,6 +1,7 @@
 """What a study's folder holds so far, read back from its run folders."""
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,11 +14,15 @@ from saccade.analysis.study.settings import StudySettings, read_settings
 from saccade.data.transforms import resized_size
 from saccade.run_config import RunConfig
 from saccade.settings import read_yaml
+from saccade.training.records import EvaluationRecords
 
 DONE = "done.json"
 """In a run's folder once it is complete: what it ran on."""
 FAILED = "failed.txt"
 """In a run's folder if it could not go on: why."""
+
+FACTS = ("processor", "cores", "threads", "torch")
+"""What it says at least."""
 
 State = Literal["done", "failed", "unfinished"]
 
@@ -29,7 +34,7 @@ class RunResult:
     seed: int
     state: State
     problem: str
-    """Why it failed."""
+    """Why it failed, or what of it cannot be read."""
     records: list[dict[str, float]]
     """Its evaluations, with the fractional "epochs" that it had trained by then."""
     facts: dict[str, str | int]
@@ -97,10 +102,6 @@ class StudyResult:
     missing: tuple[Row, ...]
     """Those that have not."""
 
-    def row(self, key: str) -> RowResult | None:
-        """What a row has reached, if it has begun."""
-        return next((each for each in self.rows if each.row.key == key), None)
-
 
 def read_study(out: Path) -> StudyResult:
     """Read a study's folder; its runs may still be going on.
@@ -119,24 +120,50 @@ def read_study(out: Path) -> StudyResult:
     )
 
 
-def read_records(folder: Path) -> list[dict[str, float]]:
-    """A run's evaluations; a line that is being written right now is left out."""
-    file = folder / "evaluations.jsonl"
+def evaluations(folder: Path) -> EvaluationRecords:
+    """Of a run, by its folder."""
+    return EvaluationRecords(folder / "evaluations.jsonl")
+
+
+def read_facts(folder: Path) -> dict[str, str | int] | None:
+    """What a run ran on; None if it is not done.
+
+    Raises:
+        ValueError: If that is written, but cannot be read.
+    """
+    file = folder / DONE
     if not file.exists():
-        return []
-    # What follows the last line break is no complete line.
-    lines = file.read_text("utf-8").split("\n")[:-1]
-    return [{name: float(value) for name, value in json.loads(line).items()} for line in lines]
+        return None
+    try:
+        facts = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{_place(file)} cannot be read: {error}") from error
+    if not isinstance(facts, dict) or not facts.keys() >= set(FACTS):
+        raise ValueError(f"{_place(file)} does not say on which {', '.join(FACTS)}.")
+    return facts
 
 
-def last_record(folder: Path) -> dict[str, float]:
-    """A run's last evaluation, empty before the first."""
-    return (read_records(folder) or [{}])[-1]
+def is_done(folder: Path) -> bool:
+    """Whether a run is complete; where that cannot be read, it is not."""
+    try:
+        return read_facts(folder) is not None
+    except ValueError:
+        return False
+
+
+def _place(file: Path) -> str:
+    """A run's file by its place in the study's folder."""
+    return Path(*file.parts[-3:]).as_posix()
 
 
 def _read_row(row: Row, settings: StudySettings, folder: Path) -> RowResult | None:
-    names = (each.name for each in folder.glob("seed-*"))
-    seeds = sorted(int(name.removeprefix("seed-")) for name in names)
+    # Whatever else lies there, such as a copy or an archive of a run, is none of the study's.
+    folders = [each.name for each in folder.glob("seed-*") if each.is_dir()]
+    seeds = sorted(
+        int(found[1])
+        for name in folders
+        if (found := re.fullmatch("seed-(0|[1-9][0-9]*)", name)) is not None
+    )
     if not seeds:
         return None
     files = [folder / f"seed-{seed}" / "config.yaml" for seed in seeds]
@@ -152,13 +179,16 @@ def _read_run(
     if config is not None:
         batches = max(1, settings.data.num_train // config.batch_size)
         steps = -(-batches // config.accumulate)
-    records = [{**each, "epochs": each["step"] / steps} for each in read_records(folder)]
-    done, failed = folder / DONE, folder / FAILED
-    problem = failed.read_text("utf-8").strip() if failed.exists() else ""
-    return RunResult(
-        seed=seed,
-        state="failed" if problem else "done" if done.exists() else "unfinished",
-        problem=problem,
-        records=records,
-        facts=json.loads(done.read_text("utf-8")) if done.exists() else {},
-    )
+    records = [{**each, "epochs": each["step"] / steps} for each in evaluations(folder).read()]
+    failed = folder / FAILED
+    # In one line, as reports show it.
+    problem = " ".join(failed.read_text("utf-8").split()) if failed.exists() else ""
+    state: State = "failed" if problem else "unfinished"
+    facts = None
+    try:
+        facts = read_facts(folder)
+    except ValueError as error:
+        problem = problem or str(error)
+    if facts is not None and not problem:
+        state = "done"
+    return RunResult(seed, state, problem, records, facts or {})

@@ -16,7 +16,7 @@ class Published:
     """What a source reports on COCO."""
 
     source: str
-    epochs: int | None
+    epochs: int
     numbers: tuple[float, ...]
     """AP, AP50, AP75 and AP of small, medium and large objects, in percent; or AP alone."""
 

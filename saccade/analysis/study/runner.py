@@ -4,16 +4,17 @@ import gc
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 
 from saccade.analysis.study.arguments import StudyArguments
+from saccade.analysis.study.files import write_text
 from saccade.analysis.study.lists import STUDIES
 from saccade.analysis.study.report import write_report
-from saccade.analysis.study.results import DONE, FAILED, last_record
+from saccade.analysis.study.results import DONE, FAILED, evaluations, is_done
 from saccade.analysis.study.rows import Row
 from saccade.analysis.study.settings import (
     StudySettings,
@@ -24,12 +25,10 @@ from saccade.analysis.study.settings import (
 )
 from saccade.analysis.study.turns import Turns
 from saccade.bench.machine import machine
-from saccade.data.shapes import write_shapes
-from saccade.inference import Detector
-from saccade.run import SplitEvaluation, train
+from saccade.data.shapes import holds_shapes, write_shapes
+from saccade.run import train
 from saccade.run_config import RunConfig
 from saccade.settings import read_yaml
-from saccade.training.checkpoint import load_checkpoint
 
 SHAPES = {"num_train": 48, "num_val": 24, "side": 128}
 """The dataset of --smoke."""
@@ -41,6 +40,8 @@ class Run:
 
     row: Row
     seed: int
+    config: RunConfig
+    """As it would be trained now."""
 
     @property
     def place(self) -> Path:
@@ -61,43 +62,52 @@ def run_study(arguments: StudyArguments, turns: Turns) -> int:
         torch.set_num_threads(arguments.num_threads)
     out = _folder(arguments)
     if arguments.report_only:
-        _report(out, arguments.name)
+        if turns.rank == 0:
+            _report(out, arguments.name)
         return 0
     data = arguments.data or out / "shapes"
     if turns.rank > 0:
         turns.wait_for_first("prepared")
-    elif arguments.data is None and not list(data.glob("annotations/*.json")):
+    elif arguments.data is None and not holds_shapes(data):
         write_shapes(data, **SHAPES)
     settings = settings_for(arguments, data)
     rows = STUDIES[arguments.name].pick(settings.size, arguments.rows)
     keep_settings(settings, out)
-    runs = _in_order([Run(row, seed) for seed in arguments.seeds for row in rows], turns)
+    runs = [
+        Run(row, seed, run_config(row, settings, seed, data, arguments.num_workers))
+        for seed in arguments.seeds
+        for row in rows
+    ]
+    runs = _in_order(runs, turns)
     for run in runs:
-        check_unchanged(run, settings, data, out)
+        check_unchanged(run.config, out / run.place)
     if turns.rank == 0:
         print(_announcement(arguments, settings, rows, turns.world_size), flush=True)
     turns.arrive("prepared")
     while (number := turns.take()) < len(runs):
-        title = f"{runs[number].row.key}, seed {runs[number].seed} ({number + 1} of {len(runs)})"
-        _train(runs[number], title, settings, data, out, shown=turns.world_size == 1)
+        run = runs[number]
+        title = f"{run.row.key}, seed {run.seed} ({number + 1} of {len(runs)})"
+        if is_done(out / run.place):
+            print(f"{title}: done before", flush=True)
+            continue
+        _train(run.config, title, out / run.place, shown=turns.world_size == 1)
     turns.arrive("trained")
     if turns.rank > 0:
         return 0
     turns.wait_for_all("trained")
     _report(out, arguments.name)
-    return 0 if all((out / run.place / DONE).exists() for run in runs) else 2
+    return 0 if all(is_done(out / run.place) for run in runs) else 2
 
 
-def check_unchanged(run: Run, settings: StudySettings, data: Path, out: Path) -> None:
-    """Compare a run that the folder holds with the one that would be trained now.
+def check_unchanged(now: RunConfig, folder: Path) -> None:
+    """Compare the run that a folder holds, if any, with the one that would be trained now.
 
     Raises:
         ValueError: If they differ: the preset, the recipe or the library's defaults are others.
     """
-    file = out / run.place / "config.yaml"
+    file = folder / "config.yaml"
     if not file.exists():
         return
-    now = run_config(run.row, settings, run.seed, data)
     kept = read_yaml(file)
     # What neither the run's weights nor its figures depend on.
     kept = replace(
@@ -123,49 +133,35 @@ def train_run(config: RunConfig, folder: Path) -> None:
 
     Raises:
         ValueError: If it cannot be trained.
+        OSError: If there is no room for its files.
+        RuntimeError: If the device or a process that reads images fails.
     """
     (folder / FAILED).unlink(missing_ok=True)
     detector = train(config, folder, resume=(folder / "last.ckpt").exists())
-    _evaluate_end(detector, config, folder)
     facts = machine(detector.device) | {"torch": torch.__version__}
-    (folder / DONE).write_text(json.dumps(facts, indent=2) + "\n", "utf-8")
+    write_text(folder / DONE, json.dumps(facts, indent=2) + "\n")
     # Only going on with the run needs it, and it is larger than all else.
     (folder / "last.ckpt").unlink()
 
 
-def _train(
-    run: Run, title: str, settings: StudySettings, data: Path, out: Path, shown: bool
-) -> None:
-    folder = out / run.place
-    if (folder / DONE).exists():
-        print(f"{title}: done before", flush=True)
-        return
+def _train(config: RunConfig, title: str, folder: Path, shown: bool) -> None:
     print(f"{title}: training", flush=True)
     try:
-        config = run_config(run.row, settings, run.seed, data)
         with nullcontext() if shown else _into_log(folder):
             train_run(config, folder)
-    except (ValueError, OSError, torch.OutOfMemoryError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
+        # Out of memory, or a killed process: not in words of ours.
+        kind = f"{type(error).__name__}: " if isinstance(error, RuntimeError) else ""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / FAILED).write_text(f"{error}\n", "utf-8")
-        print(f"saccade study: {title} failed: {error}", file=sys.stderr, flush=True)
+        write_text(folder / FAILED, f"{kind}{error}\n")
+        print(f"saccade study: {title} failed: {kind}{error}", file=sys.stderr, flush=True)
     else:
-        print(f"{title}: AP {100 * last_record(folder)['AP']:.1f}", flush=True)
-    # What a run leaves on the device would be missing to the next one.
+        print(f"{title}: AP {100 * evaluations(folder).read()[-1]['AP']:.1f}", flush=True)
+    # What a run leaves on the device would be missing to the next one, which will tell it by
+    # itself if the device is broken.
     gc.collect()
-    torch.cuda.empty_cache()
-
-
-def _evaluate_end(detector: Detector, config: RunConfig, folder: Path) -> None:
-    """Make up for the last evaluation, if the run was killed between its last step and that."""
-    progress, _, _ = load_checkpoint(folder / "last.ckpt")
-    if last_record(folder).get("step") == progress.step:
-        return
-    data = Path(config.data)
-    result = SplitEvaluation(detector, data, config.val_split, batch_size=config.batch_size)()
-    record = {"epoch": progress.epoch, "step": progress.step, "minutes": progress.seconds / 60}
-    with (folder / "evaluations.jsonl").open("a") as file:
-        file.write(json.dumps({**record, **result.numbers}) + "\n")
+    with suppress(RuntimeError):
+        torch.cuda.empty_cache()
 
 
 @contextmanager

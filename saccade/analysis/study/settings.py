@@ -10,11 +10,11 @@ import torch
 
 from saccade.analysis.study.arguments import StudyArguments
 from saccade.analysis.study.detectors import resized
+from saccade.analysis.study.files import write_text
 from saccade.analysis.study.lists import STUDIES
 from saccade.analysis.study.rows import Row, Size, Study
 from saccade.config_json import from_dict, to_dict
-from saccade.data import find_split
-from saccade.data.annotations import Annotations, read_annotations
+from saccade.data import Annotations, find_split
 from saccade.recipes import for_detector, small
 from saccade.run_config import AugmentationConfig, RunConfig, ScheduleConfig
 
@@ -60,6 +60,8 @@ class StudySettings:
     learning_rates: dict[str, float]
     """Of the rows whose recipe's is replaced; "" stands for all rows."""
     data: DataSummary
+    smoke: bool = False
+    """Whether --smoke generated the data."""
 
 
 def settings_for(arguments: StudyArguments, data: Path) -> StudySettings:
@@ -87,6 +89,7 @@ def settings_for(arguments: StudyArguments, data: Path) -> StudySettings:
         or smoke.get("num_evaluations", DEFAULT_EVALUATIONS),
         learning_rates=_learning_rates(arguments.learning_rates, study, size),
         data=summarise(data),
+        smoke=arguments.smoke and arguments.data is None,
     )
 
 
@@ -97,8 +100,9 @@ def default_size(arguments: StudyArguments) -> Size:
 
 def summarise(folder: Path) -> DataSummary:
     """Read the annotations of train and val."""
-    files = [find_split(folder, split).annotations for split in ("train", "val")]
-    train, val = map(read_annotations, files)
+    splits = [find_split(folder, name) for name in ("train", "val")]
+    train, val = (split.read() for split in splits)
+    files = [file for split in splits for file in split.annotation_files()]
     sizes = [image.size for image in val.images]
     return DataSummary(
         name=folder.resolve().name,
@@ -111,11 +115,13 @@ def summarise(folder: Path) -> DataSummary:
     )
 
 
-def run_config(row: Row, settings: StudySettings, seed: int, data: Path) -> RunConfig:
+def run_config(
+    row: Row, settings: StudySettings, seed: int, data: Path, num_workers: int | None = None
+) -> RunConfig:
     """One run of a study.
 
     Augmentation and schedule are the same for all rows; losses, learning rates and the images of a
-    step are those of the row's recipe.
+    step are those of the row's recipe, as are `num_workers` for None.
 
     Raises:
         ValueError: If there is no such detector.
@@ -142,6 +148,7 @@ def run_config(row: Row, settings: StudySettings, seed: int, data: Path) -> RunC
     return replace(
         recipe,
         data=str(data),
+        num_workers=recipe.num_workers if num_workers is None else num_workers,
         optimizer=replace(recipe.optimizer, learning_rate=rate),
         epochs=(settings.epochs or DEFAULT_EPOCHS) * row.times,
         minutes=None if settings.minutes is None else settings.minutes * row.times,
@@ -159,13 +166,15 @@ def keep_settings(settings: StudySettings, out: Path) -> None:
     file = out / FILE
     if not file.exists():
         out.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(to_dict(settings), indent=2) + "\n", "utf-8")
+        write_text(file, json.dumps(to_dict(settings), indent=2) + "\n")
         return
     kept = read_settings(out)
     differences = [
         f"{field.name} {_said(before)}, now {_said(now)}"
         for field in fields(StudySettings)
-        if (before := getattr(kept, field.name)) != (now := getattr(settings, field.name))
+        if field.name != "smoke"
+        and _identity(before := getattr(kept, field.name))
+        != _identity(now := getattr(settings, field.name))
     ]
     if differences:
         raise ValueError(
@@ -226,6 +235,11 @@ def _by_size(annotations: Annotations) -> tuple[int, int, int]:
     small_ones = sum(area < 32**2 for area in areas)
     large_ones = sum(area >= 96**2 for area in areas)
     return small_ones, len(areas) - small_ones - large_ones, large_ones
+
+
+def _identity(value: object) -> object:
+    """What has to be the same: a dataset may be moved and renamed."""
+    return value.fingerprint if isinstance(value, DataSummary) else value
 
 
 def _said(value: object) -> str:
