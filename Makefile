@@ -1,5 +1,6 @@
 # `make demo` and `make test` do all the set-up: they need Python >= 3.10, make and a package index.
 PYTHON ?= python3
+PYTEST = $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 MINUTES ?= 5
 SEED ?= 1
 BIN := .venv/bin
@@ -10,10 +11,10 @@ demo: .venv/ready
 	$(BIN)/python examples/demo.py --minutes $(MINUTES) --seed $(SEED)
 
 test: .venv/ready
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: .venv/ready
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

@@ -33,7 +33,13 @@ def check(config: RunConfig) -> OverfitResult:
         on_broken_image=config.on_broken_image,
     )
     config = replace(config, model=replace(config.model, class_names=dataset.class_names))
-    fabric = Fabric(accelerator=config.launch.accelerator, devices=1)
+    try:
+        fabric = Fabric(accelerator=config.launch.accelerator, devices=1)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{config.launch.accelerator} cannot train here ({' '.join(str(error).split())}): see "
+            "--launch.accelerator."
+        ) from error
     fabric.seed_everything(config.seed, verbose=False)
     loader = training_loader(dataset, batch_size=config.batch_size)
     with_objects = (

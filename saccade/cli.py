@@ -237,7 +237,8 @@ def evaluate(arguments: Sequence[str]) -> int:
     if parsed.json is not None:
         write_json(result, parsed.json)
     if parsed.report is not None:
-        from saccade.analysis.evaluation_report import Subject, write_report
+        from saccade.analysis.evaluation_report import write_report
+        from saccade.analysis.evaluation_subject import Subject
 
         subject = Subject(
             evaluation.detector,

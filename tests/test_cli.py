@@ -41,8 +41,10 @@ def test_eval_prints_the_numbers_and_writes_them(
 ) -> None:
     file = tmp_path / "numbers.json"
     arguments = ["eval", "--weights", str(weights), "--data", str(data), "--split", "train"]
-    assert main([*arguments, "--json", str(file)]) == 0
+    report = tmp_path / "report.html"
+    assert main([*arguments, "--json", str(file), "--report", str(report)]) == 0
     assert "AP50" in capsys.readouterr().out
+    assert f"saccade {' '.join(arguments)}" in report.read_text("utf-8")
     assert set(json.loads(file.read_text())["per_class"]) == {"cat", "dog"}
 
 

@@ -121,7 +121,7 @@ def draw_confusion(counts: Integers, names: Sequence[str], file: Path) -> None:
 
 def draw_calibration(result: Calibration, file: Path) -> None:
     """The share that is right against the score, and below how many detections stand behind it."""
-    figure, (above, below) = _figure(4.4, rows=2, ratios=(3, 1))
+    figure, (above, below) = _figure(4.4, rows=2, ratios=(3.0, 1.0))
     above.plot((0, 1), (0, 100), color=GREY, lw=1, linestyle="--", label="ideal")
     filled = result.counts > 0
     width = result.edges[1] - result.edges[0]

@@ -1,13 +1,10 @@
 """The report of an evaluation: one HTML file that needs nothing beside it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import yaml
-
-from saccade.analysis.draw import draw_curve, save_image
+from saccade.analysis.draw import save_image
 from saccade.analysis.evaluation_plots import (
     draw_calibration,
     draw_confusion,
@@ -15,11 +12,10 @@ from saccade.analysis.evaluation_plots import (
     draw_precision_recall,
     draw_thresholds,
 )
+from saccade.analysis.evaluation_subject import Subject, conditions, counted, training
 from saccade.analysis.study.document import (
     Block,
     Bullets,
-    Code,
-    Folded,
     Heading,
     Paragraph,
     Picture,
@@ -27,8 +23,6 @@ from saccade.analysis.study.document import (
     to_html,
 )
 from saccade.analysis.worst_images import draw_errors, worst_images
-from saccade.bench.machine import machine, versions
-from saccade.config_json import to_dict
 from saccade.data import DetectionDataset
 from saccade.evaluation import CocoEvaluator, CocoResult
 from saccade.evaluation.calibration import calibration
@@ -36,24 +30,9 @@ from saccade.evaluation.confusion import confused_pairs, confusion
 from saccade.evaluation.errors import KINDS, Errors, decompose, gains
 from saccade.evaluation.matched import Matched, collected, match
 from saccade.evaluation.precision_recall import Cut, best_cut, cut_at
-from saccade.inference import Detector
 
 MOST_PAIRS = 10
 """Classes taken for others that are listed."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What was evaluated on what."""
-
-    detector: Detector
-    weights: str
-    """Where its weights come from."""
-    dataset: DetectionDataset
-    data: str
-    """The dataset's name and split."""
-    command: str
-    """What repeats it."""
 
 
 def write_report(
@@ -91,11 +70,11 @@ def write_report(
             *_classes(result, matched, names, cut),
             *_precision_recall(matched, names, cut, place),
             *_errors(decompose(matched), errors, names, cut, place),
-            *_confusion(seen, names, place),
+            *_confusion(seen, names, cut, place),
             *_calibration(matched, cut, place),
             *_worst(errors, names, subject.dataset, num_images, place),
-            *_training(subject.weights, place),
-            *_conditions(subject),
+            *training(subject.weights, place),
+            *conditions(subject),
         ]
         file.parent.mkdir(parents=True, exist_ok=True)
         title = f"{'/'.join(Path(subject.weights).parts[-2:])} on {subject.data}"
@@ -105,19 +84,20 @@ def write_report(
 def _numbers(evaluator: CocoEvaluator, result: CocoResult, matched: Matched) -> list[Block]:
     crowds = int(matched.objects.crowds.sum())
     sentence = (
-        f"{len(evaluator.annotations.images)} images, {(~matched.objects.crowds).sum()} objects of "
-        f"{len(evaluator.annotations.categories)} classes"
-        + (f" and {crowds} crowds" if crowds else "")
+        f"{counted(len(evaluator.annotations.images), 'image')}, "
+        f"{counted(int((~matched.objects.crowds).sum()), 'object')} of "
+        f"{counted(len(evaluator.annotations.categories), 'class', 'classes')}"
+        + (f" and {counted(crowds, 'crowd')}" if crowds else "")
         + f"; up to {evaluator.max_detections} detections count per image and class. All figures "
         "are percentages, - where nothing is to find."
     )
     areas = [entry.area for entry in evaluator.annotations.objects if not entry.crowd]
     small, medium = (sum(area < side**2 for area in areas) for side in (32, 96))
-    rows = [
+    rows: list[list[str | float]] = [
         ["all sizes", str(len(areas)), result.AP, result.AP50, result.AP75, result.AR100],
-        ["small: below 32 x 32 pixels", str(small), result.APs, None, None, result.ARs],
-        ["medium: below 96 x 96", str(medium - small), result.APm, None, None, result.ARm],
-        ["large", str(len(areas) - medium), result.APl, None, None, result.ARl],
+        ["small: below 32 x 32 pixels", str(small), result.APs, "", "", result.ARs],
+        ["medium: below 96 x 96", str(medium - small), result.APm, "", "", result.ARm],
+        ["large", str(len(areas) - medium), result.APl, "", "", result.ARl],
     ]
     most = evaluator.max_detections
     return [
@@ -163,7 +143,8 @@ def _precision_recall(
     draw_precision_recall(matched, names, place / "precision-recall.png")
     curves = Picture(
         place / "precision-recall.png",
-        "At IoU 0.5, made monotonous as COCO does; the area under a curve is its class's AP50.",
+        "At IoU 0.5, each precision the best at this recall or beyond, as COCO has it; the mean "
+        "height of a curve is its class's AP50.",
     )
     blocks: list[Block] = [Heading("Precision and recall"), curves]
     if cut is None:
@@ -189,26 +170,27 @@ def _errors(
     counts = seen.counts
     at = "" if cut is None else f" at {cut.score:.2f}"
     rows = [
-        [name, f"{100 * gained[name]:.1f}", str(counts[name]), meaning]
+        [f"{name}: {meaning}", f"{100 * gained[name]:.1f}", str(counts[name])]
         for name, meaning in KINDS.items()
     ]
     return [
         Heading("What goes wrong"),
         Picture(place / "gains.png", "What AP50 would gain if one kind of error alone were gone."),
-        Table(["kind", "AP50 to gain", f"errors{at}", "meaning"], rows, "ours"),
+        Table(["kind", "AP50 to gain", f"errors{at}"], rows, "ours"),
         Paragraph(
             "After TIDE (Bolya et al., ECCV 2020). The gains count detections of every score and "
-            "do not add up: kinds hide each other."
+            "do not add up: errors of one kind hide those of another."
         ),
     ]
 
 
-def _confusion(seen: Matched, names: Sequence[str], place: Path) -> list[Block]:
+def _confusion(seen: Matched, names: Sequence[str], cut: Cut | None, place: Path) -> list[Block]:
     counts = confusion(seen, len(names))
     draw_confusion(counts, names, place / "confusion.png")
+    which = "All detections" if cut is None else f"Detections that score at least {cut.score:.2f}"
     caption = (
-        "Detections of the score above; pairs of one class first, then across classes, down to "
-        "IoU 0.5. At the right what was not found, below what was found where nothing is marked."
+        f"{which}; pairs of one class first, then across classes, down to IoU 0.5. At the right "
+        "what was not found, below what was found where nothing is marked."
     )
     pairs = [
         f"{names[row]} found as {names[column]}: {times}"
@@ -234,8 +216,9 @@ def _calibration(matched: Matched, cut: Cut | None, place: Path) -> list[Block]:
             "would be if scores were probabilities.",
         ),
         Paragraph(
-            f"Expected calibration error {_percent(result.error)} over all detections, most of "
-            f"which score near 0; {_percent(seen.error)} over those of at least {cut.score:.2f}."
+            f"Expected calibration error, the mean gap of the two: {_percent(result.error)} over "
+            f"all {result.counts.sum()} detections, {_percent(seen.error)} over the "
+            f"{seen.counts.sum()} that score at least {cut.score:.2f}."
         ),
     ]
 
@@ -262,37 +245,5 @@ def _worst(
     ]
 
 
-def _training(weights: str, place: Path) -> list[Block]:
-    """The curve of the run that the weights come from, if they lie in its folder."""
-    records = Path(weights).parent / "evaluations.jsonl"
-    if not records.is_file():
-        return []
-    draw_curve(records, place / "training.png")
-    caption = "On the validation images during training."
-    return [Heading("How it was trained"), Picture(place / "training.png", caption)]
-
-
-def _conditions(subject: Subject) -> list[Block]:
-    facts = machine(subject.detector.device)
-    packages = ", ".join(f"{name} {version}" for name, version in versions().items())
-    where = [f"{facts[key]}" for key in ("gpu", "processor") if key in facts]
-    config = yaml.safe_dump(to_dict(subject.detector.config), sort_keys=False, allow_unicode=True)
-    blocks: list[Block] = [
-        Heading("How it was evaluated"),
-        Code(subject.command),
-        Bullets(
-            [
-                f"Machine: {', '.join(where)}, {facts['threads']} threads.",
-                f"Versions: {packages}.",
-            ]
-        ),
-        Folded("The detector's configuration", config),
-    ]
-    run = Path(subject.weights).parent / "config.yaml"
-    if run.is_file():
-        blocks.append(Folded("The configuration of its training run", run.read_text("utf-8")))
-    return blocks
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None or not value >= 0 else f"{100 * value:.1f}"
+def _percent(value: float) -> str:
+    return "-" if not value >= 0 else f"{100 * value:.1f}"

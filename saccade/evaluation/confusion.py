@@ -30,13 +30,14 @@ def confusion(matched: Matched, num_categories: int) -> Integers:
             row, column = np.unravel_index(overlaps.argmax(), overlaps.shape)
             pairs[wrong[row]] = missed[column]
             overlaps[row], overlaps[:, column] = 0, 0
-    counts = np.zeros((num_categories + 1, num_categories + 1), np.int64)
     told = ~matched.ignored
     truth = np.append(objects.categories, num_categories)[pairs[told]]
-    np.add.at(counts, (truth, found.categories[told]), 1)
+    side = num_categories + 1
+    cells = truth * side + found.categories[told]
+    counts = np.bincount(cells, minlength=side * side).reshape(side, side)
     unfound = ~objects.crowds
     unfound[pairs[told & (pairs != NONE)]] = False
-    np.add.at(counts, (objects.categories[unfound], num_categories), 1)
+    counts[:, num_categories] += np.bincount(objects.categories[unfound], minlength=side)
     return counts
 
 

@@ -46,7 +46,8 @@ def decompose(matched: Matched, background: float = 0.1) -> Errors:
     """Give every wrong detection and every missed object its kind.
 
     Tested in this order, as the authors' code does: localisation, classification, duplicate,
-    background; what is left is both. Detections in crowds are no errors.
+    background; what is left is both. Detections in crowds are no errors here, as they cost no AP;
+    the authors' code decomposes them too. Without crowds both agree.
 
     Args:
         matched: Its threshold is TIDE's foreground threshold.

@@ -113,7 +113,7 @@ class ProposalHead(nn.Module):
         return objectness, deltas
 
 
-class PyramidAnchors(AnchorGenerator):
+class PyramidAnchors(AnchorGenerator):  # type: ignore[misc]
     """torchvision's anchors, at strides that are given.
 
     It would divide the size of the batch by that of a level, which is only the stride where the

@@ -22,9 +22,9 @@ RESNETS: dict[tuple[str, tuple[int, ...]], str] = {
 
 _REQUIRED: dict[Kind, dict[str, object]] = {
     "deformable_detr": {
+        "selection.kind": "none",
         "backbone.deformable_levels": (),
         "neck.kind": "projection",
-        "selection.kind": "none",
         "encoder.attention": "deformable",
         "encoder.pre_norm": False,
         "encoder.across_levels": True,
@@ -36,9 +36,9 @@ _REQUIRED: dict[Kind, dict[str, object]] = {
         "decoder.final_norm": False,
     },
     "detr": {
+        "selection.kind": "none",
         "backbone.deformable_levels": (),
         "neck.kind": "projection",
-        "selection.kind": "none",
         "encoder.attention": "dense",
         "encoder.pre_norm": False,
         "decoder.attention": "dense",

@@ -188,7 +188,7 @@ def test_a_dataset_may_be_moved_and_renamed_but_not_changed(
     assert training.places == ["detr/seed-0"]
     file = moved / "annotations" / "val.json"
     file.write_text(file.read_text().replace('"id": 1,', '"id":  1,'))
-    with pytest.raises(ValueError, match=r"data shapes0 \(8 \+ 2 images, .*\), now moved \("):
+    with pytest.raises(ValueError, match=rf"data {data.name} \(8 .*\), now moved \("):
         run_study(study(moved, out, "detr"), alone())
 
 

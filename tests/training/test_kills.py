@@ -59,7 +59,7 @@ def test_a_run_killed_twenty_times_equals_the_whole_one_bitwise(
     steps = []
     for _ in range(KILLS):
         process = start(tmp_path / "killed")
-        time.sleep(dice.uniform(0.3 * first, first + 2 * share))
+        time.sleep(dice.uniform(0.3 * first, first + share))
         process.kill()
         process.join()
         steps.append(

@@ -287,7 +287,7 @@ def test_what_the_layout_cannot_hold_is_named(change, message, small_config):
             r"False; save the detector in its own layout instead\.$",
         ),
         (
-            lambda c: replace(preset_config("tsp-fcos-nano"), neck=c.neck, backbone=c.backbone),
+            lambda c: preset_config("tsp-fcos-nano"),
             r"^selection\.kind is 'fcos', which the foreign layouts of detr cannot hold: expected "
             r"'none'",
         ),

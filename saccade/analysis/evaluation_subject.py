@@ -1,0 +1,65 @@
+"""What an evaluation's report is about, and how to repeat it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from saccade.analysis.draw import draw_curve
+from saccade.analysis.study.document import Block, Bullets, Code, Folded, Heading, Picture
+from saccade.bench.machine import machine, versions
+from saccade.config_json import to_dict
+from saccade.data import DetectionDataset
+from saccade.inference import Detector
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was evaluated on what."""
+
+    detector: Detector
+    weights: str
+    """Where its weights come from."""
+    dataset: DetectionDataset
+    data: str
+    """The dataset's name and split."""
+    command: str
+    """What repeats it."""
+
+
+def training(weights: str, place: Path) -> list[Block]:
+    """The curve of the run that the weights come from, if they lie in its folder."""
+    records = Path(weights).parent / "evaluations.jsonl"
+    if not records.is_file():
+        return []
+    draw_curve(records, place / "training.png")
+    caption = "On the validation images during training."
+    return [Heading("How it was trained"), Picture(place / "training.png", caption)]
+
+
+def conditions(subject: Subject) -> list[Block]:
+    """Command, machine, versions and configuration: the last part of the report."""
+    facts = machine(subject.detector.device)
+    packages = ", ".join(f"{name} {version}" for name, version in versions().items())
+    where = [f"{facts[key]}" for key in ("gpu", "processor") if key in facts]
+    config = yaml.safe_dump(to_dict(subject.detector.config), sort_keys=False, allow_unicode=True)
+    blocks: list[Block] = [
+        Heading("How it was evaluated"),
+        Code(subject.command),
+        Bullets(
+            [
+                f"Machine: {', '.join(where)}, {counted(int(facts['threads']), 'thread')}.",
+                f"Versions: {packages}.",
+            ]
+        ),
+        Folded("The detector's configuration", config),
+    ]
+    run = Path(subject.weights).parent / "config.yaml"
+    if run.is_file():
+        blocks.append(Folded("The configuration of its training run", run.read_text("utf-8")))
+    return blocks
+
+
+def counted(number: int, thing: str, things: str = "") -> str:
+    """A number and its noun: 1 image, 2 images."""
+    return f"{number} {thing if number == 1 else things or thing + 's'}"
