@@ -7,7 +7,7 @@ from saccade.model import DetectorModel
 from saccade.run_config import LossConfig
 from saccade.structures import Batch, Predictions, Targets, Tokens
 from saccade.training import SetCriterion
-from tests.conftest import small_config
+from tests.conftest import SMALL, small_config
 
 
 def images(*sizes: tuple[int, int]) -> list[torch.Tensor]:
@@ -30,11 +30,11 @@ def test_images_of_one_size_give_the_same_in_a_batch_as_alone(model: DetectorMod
         assert_same(one, alone)
 
 
+# Selected tokens are no maps: test_sparse_proposals.py pads them.
+@pytest.mark.parametrize("kind", [kind for kind in SMALL if not kind.startswith("tsp")])
 @torch.inference_mode()
 def test_padding_by_whole_tokens_changes_nothing(model: DetectorModel) -> None:
     """The transformer alone: feature maps padded with their mask, as without the padding."""
-    if model.selection is not None:
-        pytest.skip("selected tokens are no maps: test_sparse_proposals.py pads them")
     picture = images((64, 96))[0]
     batch = Batch.from_images([picture])
     plain = transform(model, model.neck(model.backbone(batch.images)), batch)
