@@ -8,7 +8,7 @@ from saccade.bench.contenders import of_backend
 from saccade.bench.op_cases import OpCase, OpShape
 
 CPU = torch.device("cpu")
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux resets a process's peak")
 
 
 @LINUX

@@ -18,7 +18,7 @@ from saccade.ops import ms_deform_attn_gradients
 
 from .forms import FORMS, assert_same, call, every_form, random_case, results, upstream_of
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows cannot fork")
 # Python 3.12 warns of every fork of a process that has threads.
 forks = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
