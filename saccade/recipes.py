@@ -3,13 +3,8 @@
 from dataclasses import replace
 
 from saccade.config import DetectorConfig
-from saccade.run_config import (
-    AugmentationConfig,
-    LossConfig,
-    OptimizerConfig,
-    RunConfig,
-    ScheduleConfig,
-)
+from saccade.recipe_config import AugmentationConfig, LossConfig, OptimizerConfig, ScheduleConfig
+from saccade.run_config import RunConfig
 
 
 def for_detector(model: DetectorConfig) -> RunConfig:

@@ -15,15 +15,9 @@ from saccade.config import (
     as_class_names,
 )
 from saccade.presets import preset_config, presets
+from saccade.recipe_config import AugmentationConfig, LossConfig, OptimizerConfig, ScheduleConfig
 from saccade.recipes import for_detector
-from saccade.run_config import (
-    AugmentationConfig,
-    LaunchConfig,
-    LossConfig,
-    OptimizerConfig,
-    RunConfig,
-    ScheduleConfig,
-)
+from saccade.run_config import LaunchConfig, RunConfig
 
 NAN, INFINITY = float("nan"), float("inf")
 COUNTS = [

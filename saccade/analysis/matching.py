@@ -16,7 +16,7 @@ from saccade.config import DetectorConfig
 from saccade.inference.predictor import Detector
 from saccade.model import DetectorModel
 from saccade.model.queries import LearnedQueries, TokenQueries
-from saccade.run_config import LossConfig
+from saccade.recipe_config import LossConfig
 from saccade.structures import Batch, Predictions, Targets
 from saccade.training import HungarianMatcher
 from saccade.training.matcher import Match

@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from saccade.config import InputConfig
 from saccade.data.dataset import Transform
-from saccade.run_config import AugmentationConfig
+from saccade.recipe_config import AugmentationConfig
 from saccade.structures import Sample
 
 

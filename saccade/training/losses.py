@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
 from saccade.boxes import centre_to_corners
+from saccade.recipe_config import LossConfig
 from saccade.restricted_matching import may_answer
-from saccade.run_config import LossConfig
 from saccade.structures import Predictions, Targets
 from saccade.training.matcher import HungarianMatcher, Match
 

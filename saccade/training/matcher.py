@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou
 
 from saccade.boxes import centre_to_corners
-from saccade.run_config import LossConfig
+from saccade.recipe_config import LossConfig
 from saccade.structures import Targets
 
 Match: TypeAlias = tuple[Int64[Tensor, " _"], Int64[Tensor, " _"]]

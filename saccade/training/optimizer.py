@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from saccade.run_config import OptimizerConfig, ScheduleConfig
+from saccade.recipe_config import OptimizerConfig, ScheduleConfig
 
 _SAMPLING_PROJECTIONS = ("sampling_offsets", "reference_points")
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from saccade.recipe_config import OptimizerConfig
 from saccade.restricted_matching import may_answer
-from saccade.run_config import OptimizerConfig
 from saccade.structures import Batch, Predictions, Targets
 from saccade.training.losses import SetCriterion
 from saccade.training.matcher import NotFiniteError

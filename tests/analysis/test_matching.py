@@ -5,7 +5,7 @@ import torch
 
 from saccade.analysis.matching import TeacherMatching, assignment, matching_change
 from saccade.model import DetectorModel
-from saccade.run_config import LossConfig
+from saccade.recipe_config import LossConfig
 from saccade.structures import Batch, Predictions, Targets
 from saccade.training import HungarianMatcher, SetCriterion
 from tests.conftest import small_config

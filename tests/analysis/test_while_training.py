@@ -10,7 +10,7 @@ from saccade.analysis.matching import keeps_queries
 from saccade.analysis.while_training import EvaluationAnalysis
 from saccade.data import Split
 from saccade.model import DetectorModel
-from saccade.run_config import LossConfig
+from saccade.recipe_config import LossConfig
 from saccade.training import HungarianMatcher
 from tests.conftest import small_config
 

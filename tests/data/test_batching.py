@@ -15,7 +15,7 @@ from saccade.data import (
     training_loader,
     training_transform,
 )
-from saccade.run_config import AugmentationConfig
+from saccade.recipe_config import AugmentationConfig
 from saccade.structures import Batch, Sample, Targets
 
 # Python 3.12 and later warn when a process with threads, which torch has, forks.

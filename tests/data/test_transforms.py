@@ -10,7 +10,7 @@ from torch import Tensor
 from saccade.config import InputConfig
 from saccade.data import evaluation_transform, prepare_image, training_transform
 from saccade.data.transforms import resized_size
-from saccade.run_config import AugmentationConfig
+from saccade.recipe_config import AugmentationConfig
 from saccade.structures import Sample, Targets
 
 PLAIN = InputConfig(short_side=32, max_side=64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from saccade.model import DetectorModel
-from saccade.run_config import LossConfig
+from saccade.recipe_config import LossConfig
 from saccade.structures import Batch, Predictions, Targets, Tokens
 from saccade.training import SetCriterion
 from tests.conftest import SMALL, small_config

@@ -9,7 +9,7 @@ import torch
 from saccade.config import DetectorConfig
 from saccade.model import DetectorModel
 from saccade.presets import preset_config, with_neck
-from saccade.run_config import LossConfig
+from saccade.recipe_config import LossConfig
 from saccade.structures import Batch, Targets
 from saccade.training import SetCriterion
 from saccade.weights import load_weights, save_weights

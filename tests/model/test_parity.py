@@ -15,7 +15,7 @@ from transformers import (
 
 from saccade.config import DetectorConfig
 from saccade.model import DetectorModel
-from saccade.run_config import LossConfig
+from saccade.recipe_config import LossConfig
 from saccade.structures import Batch, Predictions, Targets
 from saccade.training import SetCriterion
 from saccade.weights import from_huggingface

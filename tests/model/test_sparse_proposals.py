@@ -22,8 +22,8 @@ from saccade.model.refinement import move_boxes
 from saccade.model.region_proposals import RegionAlign, ensure_overlap
 from saccade.model.sparse_proposals import as_set, draw_kept
 from saccade.presets import preset_config
+from saccade.recipe_config import LossConfig
 from saccade.restricted_matching import may_answer
-from saccade.run_config import LossConfig
 from saccade.structures import Batch, Origins, Predictions, Targets, Tokens
 from saccade.training import SetCriterion
 from tests.conftest import small_config

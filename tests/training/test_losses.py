@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import distributed
 
-from saccade.run_config import LossConfig
+from saccade.recipe_config import LossConfig
 from saccade.structures import Origins, Predictions, Targets
 from saccade.training import SetCriterion
 

@@ -5,7 +5,7 @@ import torch
 from transformers.loss.loss_deformable_detr import DeformableDetrHungarianMatcher
 from transformers.loss.loss_for_object_detection import HungarianMatcher as DetrHungarianMatcher
 
-from saccade.run_config import LossConfig
+from saccade.recipe_config import LossConfig
 from saccade.structures import Targets
 from saccade.training import HungarianMatcher
 

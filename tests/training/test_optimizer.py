@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from saccade.model import DetectorModel
-from saccade.run_config import OptimizerConfig, ScheduleConfig
+from saccade.recipe_config import OptimizerConfig, ScheduleConfig
 from saccade.training.optimizer import (
     build_optimizer,
     learning_rate_factor,

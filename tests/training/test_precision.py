@@ -5,7 +5,7 @@ from torch import Tensor
 from saccade.attention import deformable
 from saccade.model import DetectorModel
 from saccade.ops import ms_deform_attn_fused
-from saccade.run_config import LossConfig
+from saccade.recipe_config import LossConfig
 from saccade.structures import Batch, Targets
 from saccade.training import SetCriterion
 from saccade.training.loop import LossModel

@@ -8,7 +8,8 @@ from functools import partial
 from saccade.analysis.study.document import Block, Bullets, Code, Heading
 from saccade.analysis.study.findings import seeds_of
 from saccade.analysis.study.results import RowResult, StudyResult
-from saccade.run_config import LossConfig, OptimizerConfig, RunConfig
+from saccade.recipe_config import LossConfig, OptimizerConfig
+from saccade.run_config import RunConfig
 
 
 def conditions(result: StudyResult) -> list[Block]:

@@ -15,8 +15,9 @@ from saccade.analysis.study.lists import STUDIES
 from saccade.analysis.study.rows import Row, Size, Study
 from saccade.config_json import from_dict, to_dict
 from saccade.data import Annotations, find_split
+from saccade.recipe_config import AugmentationConfig, ScheduleConfig
 from saccade.recipes import for_detector, small
-from saccade.run_config import AugmentationConfig, RunConfig, ScheduleConfig
+from saccade.run_config import RunConfig
 
 DEFAULT_EPOCHS = 50
 DEFAULT_EVALUATIONS = 25
