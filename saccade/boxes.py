@@ -54,6 +54,26 @@ def corners_to_centre(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
     return torch.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], -1)
 
 
+def paired_iou(boxes: Float[Tensor, "*N 4"], others: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
+    """How much each box overlaps the other box of its pair: 0 to 1, and 0 if both lack area.
+
+    Args:
+        boxes: ``x0, y0, x1, y1`` in any frame.
+        others: As many, in the same frame.
+
+    >>> boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
+    >>> paired_iou(boxes, torch.tensor([[1.0, 0.0, 3.0, 2.0]])).tolist()
+    [0.3333333432674408]
+    """
+    sides = torch.minimum(boxes[..., 2:], others[..., 2:]) - torch.maximum(
+        boxes[..., :2], others[..., :2]
+    )
+    shared = sides.clamp(min=0).prod(-1)
+    areas = [(each[..., 2:] - each[..., :2]).clamp(min=0).prod(-1) for each in (boxes, others)]
+    either = areas[0] + areas[1] - shared
+    return torch.where(either > 0, shared / either, 0.0)
+
+
 def logit(fractions: Float[Tensor, "*N"], eps: float = 1e-5) -> Float[Tensor, "*N"]:
     """The inverse of the sigmoid, with both of its sides kept above `eps` as officially done.
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from lightning.fabric import Fabric
 
 from saccade.data import SplitDataset, find_split, training_loader, training_transform
-from saccade.run import new_detector
 from saccade.run_config import RunConfig
-from saccade.training.loop import LossModel
+from saccade.starting import new_detector
+from saccade.training.loss_model import LossModel
 from saccade.training.losses import SetCriterion
 from saccade.training.overfit import OverfitResult, overfit, small_batch
 
@@ -58,7 +58,7 @@ def check(config: RunConfig) -> OverfitResult:
     criterion = SetCriterion(config.loss, config.model.num_classes, config.model.classification)
     return overfit(
         model,
-        LossModel(model, criterion, config.launch.bf16),
+        LossModel(model, criterion, config.launch.precision),
         criterion,
         config.optimizer,
         batch.to(fabric.device),

@@ -8,6 +8,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,13 @@ import tyro
 
 from saccade.cli_arguments import (
     AnalyseArguments,
+    DoctorArguments,
     EvalArguments,
     PredictArguments,
     PresetsArguments,
     TrainArguments,
 )
+from saccade.fine_tuning import fine_tuning
 from saccade.presets import PRESETS, preset_config, presets
 from saccade.recipes import for_detector
 from saccade.run_config import RunConfig
@@ -45,21 +48,26 @@ def train(arguments: Sequence[str]) -> int:
         return _check(parsed.run)
     from torch import distributed
 
+    from saccade.launch import EndedElsewhere, exit_status, may_restart
     from saccade.run import train as train_run
     from saccade.training.stopping import Stopped
 
+    if parsed.out is None and (parsed.auto_resume or may_restart()):
+        raise ValueError(
+            "--auto-resume and torchrun --max-restarts repeat the command: name the run folder "
+            "with --out, so that it is found again."
+        )
     out = parsed.out or free_folder(Path("runs/train"))
-    stopped = None
     try:
-        train_run(parsed.run, out, parsed.resume)
-    except Stopped as request:
-        stopped = request
-    if distributed.is_initialized() and distributed.get_rank() > 0:
-        return 0
-    if stopped is not None:
+        train_run(parsed.run, out, "auto" if parsed.auto_resume else parsed.resume)
+    except EndedElsewhere as end:
+        return exit_status(end.status)
+    except Stopped as stopped:
         print(f"saccade train: {stopped}", file=sys.stderr)
         print(f"Go on with: saccade train --resume --out {out}", file=sys.stderr)
-        return stopped.status
+        return exit_status(stopped.status)
+    if distributed.is_initialized() and distributed.get_rank() > 0:
+        return 0
     print(f"\nThe run is in {out}: weights in best/ and last/, TensorBoard files in logs/.")
     print(f"Next: saccade eval --weights {out / 'best'} --data {parsed.run.data}")
     return 0
@@ -84,10 +92,10 @@ def _starting_point(arguments: Sequence[str]) -> RunConfig:
     first.add_argument("--out", type=Path)
     first.add_argument("--resume", action="store_true")
     chosen, _ = first.parse_known_args(arguments)
-    if chosen.preset and (chosen.config or chosen.resume or chosen.weights):
+    if chosen.preset and (chosen.config or chosen.resume):
         raise ValueError(
-            "--preset cannot be given with --config, --resume or --weights: these say already "
-            "what the detector is."
+            "--preset cannot be given with --config or --resume: these say already what the "
+            "detector is."
         )
     if chosen.resume:
         if chosen.out is None:
@@ -95,12 +103,14 @@ def _starting_point(arguments: Sequence[str]) -> RunConfig:
         return read_yaml(chosen.out / "config.yaml")
     if chosen.config is not None:
         return read_yaml(chosen.config)
-    if chosen.weights is not None:
+    if chosen.weights is not None and chosen.preset is None:
         from saccade.weights import load_weights
 
-        return for_detector(load_weights(chosen.weights, class_names=["object"]).config)
+        stored = load_weights(chosen.weights).config
+        return fine_tuning(for_detector(replace(stored, class_names=("object",))))
     # The dataset brings the classes; COCO's would only fill the help.
-    return for_detector(preset_config(chosen.preset or DEFAULT_PRESET, class_names=["object"]))
+    run = for_detector(preset_config(chosen.preset or DEFAULT_PRESET, class_names=["object"]))
+    return run if chosen.weights is None else fine_tuning(run)
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -109,8 +119,12 @@ def evaluate(arguments: Sequence[str]) -> int:
     from rich.console import Console
 
     from saccade.evaluation import print_table, write_json
-    from saccade.run import SplitEvaluation
+    from saccade.inference.augmented import make_views
+    from saccade.split_evaluation import SplitEvaluation
 
+    flips = parsed.tta_flips
+    flipped = ("horizontal" in flips, "vertical" in flips)
+    views = make_views(parsed.tta_scales, *flipped) if parsed.tta else []
     if parsed.report is not None and parsed.report.is_dir():
         raise ValueError(f"--report {parsed.report} is a folder: name the file to be written.")
 
@@ -123,6 +137,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         max_detections=parsed.max_detections,
         on_broken_image=parsed.on_broken_image,
         progress=True,
+        views=views,
     )
     result = evaluation()
     print_table(result, Console())
@@ -209,6 +224,22 @@ def analyse(arguments: Sequence[str]) -> int:
     return 0
 
 
+def doctor(arguments: Sequence[str]) -> int:
+    """`saccade doctor`: the exit status is 1 if something is sure to hurt."""
+    parsed = tyro.cli(
+        DoctorArguments,
+        args=arguments,
+        prog="saccade doctor",
+        # Any folder: tyro asks for the one that is meant.
+        default=DoctorArguments(folder=tyro.MISSING, run=_starting_point(arguments)),
+    )
+    from rich.console import Console
+
+    from saccade.doctor.command import examine_and_report
+
+    return examine_and_report(parsed, ["saccade", "doctor", *arguments], Console())
+
+
 def list_presets(arguments: Sequence[str]) -> int:
     """`saccade presets`."""
     tyro.cli(PresetsArguments, args=arguments, prog="saccade presets")
@@ -257,6 +288,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "eval": evaluate,
     "predict": predict,
     "analyse": analyse,
+    "doctor": doctor,
     "presets": list_presets,
     "bench": bench,
     "study": study,
@@ -269,6 +301,7 @@ usage: saccade COMMAND [options]
   eval      COCO's numbers of a detector on a dataset
   predict   find objects in images
   analyse   how sparse a detector's attention is, and what it costs
+  doctor    say what will hurt before training on a dataset
   presets   list the named detectors
   bench     measure multi-scale deformable attention beside grid_sample
   study     train the detectors of a published comparison on your images

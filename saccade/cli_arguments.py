@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -27,6 +27,9 @@ class TrainArguments:
     """The run folder; by default runs/train, runs/train-2 and so on."""
     resume: bool = False
     """Go on with the run that --out holds, with the configuration it holds."""
+    auto_resume: bool = False
+    """Go on with the run that --out holds, if it holds one that has been saved, or else start it:
+    for a command that a scheduler repeats. What torchrun restarts does so by itself."""
     check: bool = False
     """Do not train: say within a minute whether the detector learns one batch of the dataset by
     heart, and whether gradients reach all of it. Leaves no files; the exit status is 2 if not."""
@@ -53,7 +56,15 @@ class EvalArguments:
     num_workers: int = 0
     """Processes that read images."""
     max_detections: int = 100
-    """Detections counted per image; COCO counts 100."""
+    """Detections that the detector gives per image, and that count of an image and class, in AP and
+    AR; COCO counts 100."""
+    tta: bool = False
+    """Test-time augmentation: look at every image at each of --tta-scales, as it is and flipped,
+    and fuse what is found. Takes a forward pass for each."""
+    tta_scales: tuple[float, ...] = (1.0, 0.8, 1.2)
+    """Of the sides to which images are resized otherwise."""
+    tta_flips: tuple[Literal["horizontal", "vertical"], ...] = ("horizontal",)
+    """Directions in which the objects may as well be turned."""
     on_broken_image: OnBrokenImage = "fail"
     """Refuse images that are missing or broken, or "skip" them and evaluate on the others."""
     device: str = "auto"
@@ -115,6 +126,34 @@ class AnalyseArguments:
     """How long to measure the speed of each detector."""
     json: Path | None = None
     """Write the numbers to this file too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorArguments:
+    """Say what will hurt before training: look through a dataset, and at the recipe beside it.
+
+    Reads every annotation and image once, takes a few training steps on noise, and takes the
+    options of `saccade train`. The exit status is 1 if something is sure to hurt.
+
+    Example: saccade doctor examples/blood-cells --preset deformable-detr-nano
+    """
+
+    folder: tyro.conf.Positional[Path]
+    """Of a dataset in COCO's, YOLO's or Pascal VOC's format."""
+    preset: str | None = None
+    """For which detector and recipe: see `saccade presets`. The two-stage Deformable DETR with
+    ResNet-50 if neither this nor --config nor --weights says otherwise."""
+    config: Path | None = None
+    """For the run that this YAML file describes, such as the config.yaml of a run folder."""
+    out: Path | None = None
+    """Where report.html goes; by default runs/doctor, runs/doctor-2 and so on."""
+    measure: bool = True
+    """Take training steps for half a minute or so: how long an epoch takes here, and whether it
+    fits into memory."""
+    processes: int | None = None
+    """That read images; by default one per core, and for few images none but the command's."""
+    run: Annotated[RunConfig, tyro.conf.arg(name="")]
+    """Everything else about the run that is planned, as for `saccade train`."""
 
 
 @dataclass(frozen=True, kw_only=True)

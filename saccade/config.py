@@ -229,8 +229,16 @@ class DecoderConfig:
     (Deformable DETR, section 4.2)."""
     final_norm: bool = False
     """Normalise each layer's queries before the heads (DETR)."""
+    look_forward_twice: bool = False
+    """While training with refinement, the loss of a layer's box also corrects the layer before
+    (DINO, section 3.5)."""
 
     def __post_init__(self) -> None:
+        if self.look_forward_twice and not self.refined:
+            raise ValueError(
+                "decoder.look_forward_twice is true, but decoder.refined is false: without "
+                "refinement no box starts from an earlier one; set decoder.refined."
+            )
         check_counts(self, "decoder.", "num_layers", least=0)
         check_counts(self, "decoder.", "num_heads", "num_points", "ffn_width")
         check_numbers(self, "decoder.", "dropout", most=1)
@@ -251,6 +259,21 @@ class DenoisingConfig:
         check_counts(self, "denoising.", "num_queries", least=0)
         check_numbers(self, "denoising.", "label_noise", most=1)
         check_numbers(self, "denoising.", "box_noise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneToManyConfig:
+    """Queries beside the detector's own while training, several of which learn each object
+    (H-DETR's hybrid branch, section 3.2); none when zero."""
+
+    num_queries: int = 0
+    """How many; they cost as much as as many of the detector's own, while training."""
+    repeats: int = 4
+    """How many of them are to answer for each object."""
+
+    def __post_init__(self) -> None:
+        check_counts(self, "one_to_many.", "num_queries", least=0)
+        check_counts(self, "one_to_many.", "repeats")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,6 +317,7 @@ class DetectorConfig:
     queries: QueryConfig = field(default_factory=QueryConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
+    one_to_many: OneToManyConfig = field(default_factory=OneToManyConfig)
     input: InputConfig = field(default_factory=InputConfig)
     classification: Literal["sigmoid", "softmax"] = "sigmoid"
     """One sigmoid per class (focal loss), or a softmax with a "no object" class (DETR)."""
@@ -339,6 +363,12 @@ class DetectorConfig:
             raise ValueError(
                 f"denoising.num_queries is {self.denoising.num_queries}, but queries are learned: "
                 'denoising starts from boxes; set queries.source to "two-stage".'
+            )
+
+        if self.one_to_many.num_queries and self.queries.source == "tokens":
+            raise ValueError(
+                f"one_to_many.num_queries is {self.one_to_many.num_queries}, but there is no "
+                "decoder that could take more queries: set it to 0."
             )
 
     def _check_selection(self) -> None:

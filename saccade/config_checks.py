@@ -2,7 +2,7 @@
 
 import math
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 
 def check_counts(config: object, owner: str, *names: str, least: Literal[0, 1] = 1) -> None:
@@ -28,6 +28,14 @@ def check_numbers(config: object, owner: str, *names: str, most: float = math.in
             raise ValueError(
                 f"{owner}{name} is {value!r}: expected {wanted}, such as {default}, the default."
             )
+
+
+def check_choices(config: object, owner: str, *names: str) -> None:
+    """Raises ValueError unless these fields hold one of the strings that their types allow."""
+    for name in names:
+        value, allowed = getattr(config, name), get_args(get_type_hints(type(config))[name])
+        if value not in allowed:
+            raise ValueError(f'{owner}{name} is "{value}": expected one of {", ".join(allowed)}.')
 
 
 def is_count(value: Any, least: int) -> bool:

@@ -14,6 +14,10 @@ from saccade.recipe_config import (
 
 OnBrokenImage = Literal["fail", "skip"]
 """What to do about an image that cannot be read."""
+Precision = Literal["32", "bf16", "fp16"]
+"""The floating point numbers that a detector computes with while it trains."""
+Tracker = Literal["wandb", "mlflow"]
+"""A service that keeps the numbers and pictures of runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +30,22 @@ class LaunchConfig:
     """Processes on this machine, one per device."""
     num_nodes: int = 1
     """Machines."""
-    bf16: bool = False
-    """Compute in bfloat16 where that is safe (autocast); losses and locations stay in float32."""
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several processes train together: "ddp", which "auto" is too, copies the weights to each
+    of them; "fsdp" divides weights, gradients and optimiser state among them (FSDP2), for models
+    that are too large for one device."""
+    precision: Precision = "32"
+    """What is computed with: float32, or where that is safe (autocast) bfloat16 ("bf16") or float16
+    ("fp16", for devices without bfloat16; the loss is then multiplied, and a step left out where
+    that was too much). Losses, matching, boxes, reference points and sampling locations stay in
+    float32, and so do the weights."""
 
     def __post_init__(self) -> None:
         check_counts(self, "launch.", "devices", "num_nodes")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f'launch.precision is "{self.precision}": expected 32, bf16 or fp16.')
+        if self.strategy not in ("auto", "ddp", "fsdp"):
+            raise ValueError(f'launch.strategy is "{self.strategy}": expected auto, ddp or fsdp.')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +81,20 @@ class RunConfig:
     batch_size: int = 2
     """Images per process and batch. The official runs use 32 images over 16 processes."""
     accumulate: int = 1
-    """Batches whose gradients are added up before a step: the effective batch is batch_size x
-    devices x nodes x accumulate."""
+    """Batches whose gradients are added up before a step, so that it equals one of a batch of
+    batch_size x devices x nodes x accumulate images, apart from the statistics of batch norms and
+    from what is random. So many batches wait in memory outside of the device."""
+    ema: float = 0.0
+    """Decay per step of an average of the weights, such as 0.999, that is evaluated and saved in
+    place of the weights that train; shorter in the first steps, min(ema, (1 + step) / (10 + step)).
+    0 for none. It costs one more copy of the weights in memory and in last.ckpt."""
     weights: str | None = None
     """Start from these weights instead of random ones: whatever `Detector.from_pretrained` reads;
     class heads are adapted by name."""
+    freeze: tuple[str, ...] = ()
+    """Parts of the detector that keep the weights they start with, batch statistics too: backbone
+    neck positions selection encoder queries denoising decoder, or a module within one, such as
+    encoder.layers.0."""
     pretrained_backbone: bool = True
     """Start from timm's ImageNet weights where the backbone has them."""
     teacher: str | None = None
@@ -82,6 +106,16 @@ class RunConfig:
     """Images of the validation split on which each evaluation also records how sparse attention is
     and how much the matching has changed since the evaluation before (TSP, sections 3.1 and 3.2);
     0 for none. Each costs up to twice as much as an image that is evaluated."""
+    max_detections: int = 100
+    """Detections of an image and class that evaluations count, in AP and AR: COCO's 100, or more
+    where images hold more objects."""
+    pictures: int = 4
+    """Images of the validation split that every evaluation draws, the same ones each time, what was
+    found beside what is marked; 0 for none."""
+    report: bool = True
+    """Write report.html at the end: curves, AP, errors, the worst images, and all settings."""
+    trackers: tuple[Tracker, ...] = ()
+    """Where numbers, pictures and settings go beside TensorBoard and CSV files: wandb, mlflow."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
     """What becomes of a step whose loss or gradients are not finite: "stop" ends the run, "skip"
     leaves the step out, and ends the run after ten in a row. Both name the module and the images
@@ -93,7 +127,19 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_counts(self, "", "epochs", "batch_size", "accumulate")
-        check_counts(self, "", "num_workers", "analyse", "seed", least=0)
+        check_counts(self, "", "num_workers", "analyse", "pictures", "seed", least=0)
+        check_counts(self, "", "max_detections")
+        unknown = [name for name in self.trackers if name not in get_args(Tracker)]
+        if unknown:
+            raise ValueError(
+                f'trackers names "{unknown[0]}": expected some of {", ".join(get_args(Tracker))}; '
+                "TensorBoard and CSV files are always written."
+            )
+        if not is_finite(self.ema) or not 0 <= self.ema < 1:
+            raise ValueError(
+                f"ema is {self.ema!r}: expected a decay per step below 1, such as 0.999, or 0 to "
+                "average no weights."
+            )
         if self.num_evaluations is not None:
             check_counts(self, "", "num_evaluations")
         if self.on_broken_image not in get_args(OnBrokenImage):

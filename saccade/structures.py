@@ -143,6 +143,9 @@ class Queries:
     """The first stage of a two-stage detector."""
     blocked: Bool[Tensor, "Q Q"] | None = None
     """True where a query must not see another one in self-attention."""
+    num_extra: int = 0
+    """While training one-to-many: how many queries, the last ones, answer for objects that others
+    answer for too."""
     matches: tuple[tuple[Tensor, Tensor], ...] | None = None
     """While denoising, per image: the indices of the noised queries that are to be restored, and
     of their targets. The noised queries come before the detector's own."""
@@ -160,7 +163,8 @@ class Predictions:
 
     ``auxiliary`` holds the same from every decoder layer but the last, first layer first;
     ``proposals`` the first stage of a two-stage detector, one box per encoder token;
-    ``denoising`` what became of the noised queries while training with denoising.
+    ``denoising`` what became of the noised queries while training with denoising, and
+    ``one_to_many`` of those that learn objects several times.
     """
 
     logits: Float[Tensor, "B Q K"]
@@ -170,10 +174,11 @@ class Predictions:
     auxiliary: tuple["Predictions", ...] = ()
     proposals: "Predictions | None" = None
     denoising: "Predictions | None" = None
+    one_to_many: "Predictions | None" = None
     matches: tuple[tuple[Tensor, Tensor], ...] | None = None
     """Fixed matches, which the loss uses for all layers instead of matching: those of noised
     queries (see `Queries.matches`), or a teacher's (`saccade.analysis.matching`)."""
     num_groups: int = 0
-    """Only in ``denoising``: see `Queries.num_groups`."""
+    """In ``denoising`` and ``one_to_many``: how many queries learn each object."""
     origins: Origins | None = None
     """Where each query comes from, which restricts what it may be matched with."""

@@ -25,7 +25,7 @@ BLUE, RED, GREY = "#1f77b4", "#d1105a", "#9aa3ad"
 
 def draw_precision_recall(matched: Matched, names: Sequence[str], file: Path) -> None:
     """Precision against recall at the matching's IoU, one curve per class with objects."""
-    figure, (axes,) = _figure(4.2)
+    figure, (axes,) = panels(4.2)
     kept = ~matched.ignored
     categories, right = matched.found.categories[kept], matched.right[kept]
     counts = matched.objects.count(len(names))
@@ -48,13 +48,13 @@ def draw_precision_recall(matched: Matched, names: Sequence[str], file: Path) ->
         axes.plot(100 * RECALLS, 100 * mean, color="black", lw=2.2, label=label, zorder=3)
     axes.set(xlabel="recall, %", ylabel="precision, %", xlim=(0, 101), ylim=(0, 101))
     if curves:
-        _legend(axes)
+        legend(axes)
     figure.savefig(file, dpi=DPI)
 
 
 def draw_thresholds(matched: Matched, cut: Cut, file: Path) -> None:
     """Precision, recall and F1 of all classes together over the score at which one cuts."""
-    figure, (axes,) = _figure(3.4)
+    figure, (axes,) = panels(3.4)
     kept = ~matched.ignored
     hits = matched.right[kept].cumsum()
     scores = matched.found.scores[kept]
@@ -68,13 +68,13 @@ def draw_thresholds(matched: Matched, cut: Cut, file: Path) -> None:
         axes.plot(scores, 100 * values, color=colour, label=label, lw=1.8)
     axes.axvline(cut.score, color=GREY, lw=1, linestyle="--", label=f"{cut.score:.2f}: highest F1")
     axes.set(xlabel="lowest score shown", ylabel="%", xlim=(0, 1), ylim=(0, 101))
-    _legend(axes)
+    legend(axes)
     figure.savefig(file, dpi=DPI)
 
 
 def draw_gains(gains: Mapping[str, float], file: Path) -> None:
     """AP50 that perfecting each kind of error would add, as bars."""
-    figure, (axes,) = _figure(0.36 * len(gains) + 0.7)
+    figure, (axes,) = panels(0.36 * len(gains) + 0.7)
     for height, gain in enumerate(gains.values()):
         axes.barh(height, 100 * gain, color=RED, alpha=0.85)
         axes.annotate(
@@ -121,7 +121,7 @@ def draw_confusion(counts: Integers, names: Sequence[str], file: Path) -> None:
 
 def draw_calibration(result: Calibration, file: Path) -> None:
     """The share that is right against the score, and below how many detections stand behind it."""
-    figure, (above, below) = _figure(4.4, rows=2, ratios=(3.0, 1.0))
+    figure, (above, below) = panels(4.4, rows=2, ratios=(3.0, 1.0))
     above.plot((0, 1), (0, 100), color=GREY, lw=1, linestyle="--", label="ideal")
     filled = result.counts > 0
     width = result.edges[1] - result.edges[0]
@@ -138,25 +138,32 @@ def draw_calibration(result: Calibration, file: Path) -> None:
         label="mean score, %",
     )
     above.set(xlim=(0, 1), ylim=(0, 101), ylabel="%", xticklabels=[])
-    _legend(above)
+    legend(above)
     below.bar(centres, result.counts, 0.92 * width, color=GREY)
     below.set(xlim=(0, 1), xlabel="score", ylabel="detections", yscale="symlog")
     figure.savefig(file, dpi=DPI)
 
 
-def _figure(
+def panels(
     height: float, rows: int = 1, ratios: Sequence[float] | None = None
 ) -> tuple[Figure, list[Axes]]:
-    """Panels one below the other."""
+    """A figure with panels one below the other, `height` inches high.
+
+    Args:
+        height: Of all together.
+        rows: How many.
+        ratios: Of their heights.
+    """
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = list(figure.subplots(rows, 1, squeeze=False, height_ratios=ratios).ravel())
-    for axes in panels:
+    below_each_other = list(figure.subplots(rows, 1, squeeze=False, height_ratios=ratios).ravel())
+    for axes in below_each_other:
         axes.grid(alpha=0.3)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-    return figure, panels
+    return figure, below_each_other
 
 
-def _legend(axes: Axes) -> None:
+def legend(axes: Axes) -> None:
+    """A legend at the right of the panel, where it hides nothing."""
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -12,7 +12,8 @@ from saccade.analysis.evaluation_plots import (
     draw_precision_recall,
     draw_thresholds,
 )
-from saccade.analysis.evaluation_subject import Subject, conditions, counted, training
+from saccade.analysis.evaluation_subject import Subject, conditions, counted
+from saccade.analysis.run_report import training_blocks
 from saccade.analysis.study.document import (
     Block,
     Bullets,
@@ -67,13 +68,13 @@ def write_report(
         place = Path(folder)
         blocks = [
             *_numbers(evaluator, result, matched),
+            *training_blocks(Path(subject.weights).parent, place),
             *_classes(result, matched, names, cut),
             *_precision_recall(matched, names, cut, place),
             *_errors(decompose(matched), errors, names, cut, place),
             *_confusion(seen, names, cut, place),
             *_calibration(matched, cut, place),
             *_worst(errors, names, subject.dataset, num_images, place),
-            *training(subject.weights, place),
             *conditions(subject),
         ]
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from saccade.analysis.draw import draw_curve
-from saccade.analysis.study.document import Block, Bullets, Code, Folded, Heading, Picture
+from saccade.analysis.study.document import Block, Bullets, Code, Folded, Heading
 from saccade.bench.machine import machine, versions
 from saccade.config_json import to_dict
 from saccade.data import DetectionDataset
@@ -25,16 +24,8 @@ class Subject:
     """The dataset's name and split."""
     command: str
     """What repeats it."""
-
-
-def training(weights: str, place: Path) -> list[Block]:
-    """The curve of the run that the weights come from, if they lie in its folder."""
-    records = Path(weights).parent / "evaluations.jsonl"
-    if not records.is_file():
-        return []
-    draw_curve(records, place / "training.png")
-    caption = "On the validation images during training."
-    return [Heading("How it was trained"), Picture(place / "training.png", caption)]
+    facts: tuple[str, ...] = ()
+    """Sentences about how it came about."""
 
 
 def conditions(subject: Subject) -> list[Block]:
@@ -44,12 +35,13 @@ def conditions(subject: Subject) -> list[Block]:
     where = [f"{facts[key]}" for key in ("gpu", "processor") if key in facts]
     config = yaml.safe_dump(to_dict(subject.detector.config), sort_keys=False, allow_unicode=True)
     blocks: list[Block] = [
-        Heading("How it was evaluated"),
+        Heading("How to repeat it"),
         Code(subject.command),
         Bullets(
             [
                 f"Machine: {', '.join(where)}, {counted(int(facts['threads']), 'thread')}.",
                 f"Versions: {packages}.",
+                *subject.facts,
             ]
         ),
         Folded("The detector's configuration", config),

@@ -7,6 +7,7 @@ from saccade.data.coco import CocoSplit
 from saccade.data.dataset import DetectionDataset, random_seed
 from saccade.data.formats import find_split
 from saccade.data.images import image_suffixes, image_to_tensor, read_image
+from saccade.data.mixing import training_mix
 from saccade.data.split import Split
 from saccade.data.split_dataset import SplitDataset
 from saccade.data.transforms import evaluation_transform, prepare_image, training_transform
@@ -28,6 +29,7 @@ __all__ = [
     "random_seed",
     "read_image",
     "training_loader",
+    "training_mix",
     "training_transform",
     "without_broken",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from saccade.data.mixing import Mix
 from saccade.run_config import OnBrokenImage
 from saccade.structures import Sample
 
@@ -21,9 +22,9 @@ a matter of a few files."""
 class DetectionDataset(Dataset[Sample], ABC):
     """Images and their objects, read on demand and transformed.
 
-    A transform draws its randomness from torch's global CPU generator, which is seeded by
-    (seed, epoch, index) around every call and restored afterwards. A sample therefore depends
-    neither on the number of workers nor on where training was resumed.
+    A mix, which sees other images too, and then a transform draw their randomness from torch's
+    global CPU generator, seeded by (seed, epoch, index) before them and restored afterwards. A
+    sample therefore depends neither on the number of workers nor on where training was resumed.
 
     With ``on_broken_image="skip"`` the same holds for what takes the place of an image that cannot
     be read: another one, drawn by (seed, epoch, index), with a warning.
@@ -35,8 +36,10 @@ class DetectionDataset(Dataset[Sample], ABC):
         transform: Transform | None = None,
         seed: int = 0,
         on_broken_image: OnBrokenImage = "fail",
+        mix: Mix | None = None,
     ) -> None:
         self.class_names = tuple(class_names)
+        self.mix = mix
         self.transform = transform
         self.seed = seed
         self.on_broken_image = on_broken_image
@@ -64,12 +67,15 @@ class DetectionDataset(Dataset[Sample], ABC):
     def __getitem__(self, index: int) -> Sample:
         index = range(len(self))[index]
         sample = self._read_or_replace(index)
-        if self.transform is None:
-            return sample
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would also reset the generators of the GPUs.
             torch.default_generator.manual_seed(random_seed(self.seed, self.epoch, index))
-            return self.transform(sample)
+            if self.mix is not None:
+                sample = self.mix(sample, self._read_another)
+            return sample if self.transform is None else self.transform(sample)
+
+    def _read_another(self) -> Sample:
+        return self._read_or_replace(int(torch.randint(len(self), ())))
 
     def _read_or_replace(self, index: int) -> Sample:
         try:

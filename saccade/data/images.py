@@ -56,7 +56,7 @@ def read_image(file: Path, size: tuple[int, int] | None = None) -> UInt8[Tensor,
         ValueError: If the file is broken or truncated, or is not of `size`; the message names it.
     """
     with open_image(file) as opened:
-        image = _tensor(_upright(opened, size))
+        image = _tensor(upright(opened, size))
     height, width = image.shape[1:]
     if size is not None and (height, width) != size:
         raise other_size(file, (height, width), size)
@@ -104,11 +104,11 @@ def image_to_tensor(image: Image.Image) -> UInt8[Tensor, "3 H W"]:
         ValueError: If the pixels are floating-point numbers, or of a colour space that Pillow
             does not convert.
     """
-    return _tensor(_upright(image, None))
+    return _tensor(upright(image, None))
 
 
 def _tensor(image: Image.Image) -> UInt8[Tensor, "3 H W"]:
-    return torch.from_numpy(np.array(_rgb(image))).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.array(to_rgb(image))).permute(2, 0, 1).contiguous()
 
 
 def orientation(image: Image.Image) -> object:
@@ -120,7 +120,8 @@ def orientation(image: Image.Image) -> object:
         return 1
 
 
-def _upright(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+def upright(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+    """The image, decoded, and turned as `read_image` turns it for the (height, width) `size`."""
     # EXIF data may follow the pixels; and Pillow turns TIFF files when it decodes them.
     image.load()
     # Not ImageOps.exif_transpose, which writes all EXIF data anew and fails if some is unusual.
@@ -131,7 +132,8 @@ def _upright(image: Image.Image, size: tuple[int, int] | None) -> Image.Image:
     return turned if size is None or (turned.height, turned.width) == size else image
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A decoded image of any kind as RGB of 8 bits, as `read_image` converts it."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image).astype(np.float64) / 257
         image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))

@@ -12,6 +12,7 @@ from saccade.data.annotations import Annotations
 from saccade.data.broken_images import said
 from saccade.data.dataset import DetectionDataset, Transform
 from saccade.data.images import read_image
+from saccade.data.mixing import Mix
 from saccade.data.split import Split
 from saccade.run_config import OnBrokenImage
 from saccade.structures import Sample, Targets
@@ -33,6 +34,7 @@ class SplitDataset(DetectionDataset):
         *,
         annotations: Annotations | None = None,
         on_broken_image: OnBrokenImage = "fail",
+        mix: Mix | None = None,
     ) -> None:
         """Read and check the annotations; images are read when asked for.
 
@@ -44,6 +46,7 @@ class SplitDataset(DetectionDataset):
             seed: Of the order and of the augmentation.
             annotations: Of this split, where they have been read already.
             on_broken_image: See `DetectionDataset`.
+            mix: Makes one sample of several, before `transform` (`saccade.data.mixing`).
 
         Raises:
             OSError: If an annotation file cannot be opened.
@@ -52,7 +55,7 @@ class SplitDataset(DetectionDataset):
         """
         annotations = split.read() if annotations is None else annotations
         names = tuple(annotations.categories.values()) if class_names is None else class_names
-        super().__init__(names, transform, seed, on_broken_image)
+        super().__init__(names, transform, seed, on_broken_image, mix)
         if annotations.broken:
             if on_broken_image == "fail":
                 raise ValueError(said(annotations.broken))

@@ -3,19 +3,19 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from faster_coco_eval import COCO, COCOeval_faster
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from saccade.data.annotations import Annotations, read_annotations
+from saccade.evaluation.coco_engine import Accumulated, Detections, accumulate
 
-State = dict[int, tuple[Tensor, Tensor, Tensor]]
-"""Boxes (corners in pixels), scores and labels by image id, on the CPU."""
+State = dict[int, tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]]
+"""By image id: [N, 5] boxes (``x, y, width, height`` in pixels) with their scores, and [N] labels;
+44 bytes per detection."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class CocoResult:
 
     AP is the mean over IoU 0.50, 0.55, ... 0.95; s, m and l are objects below 32 x 32 pixels,
     below 96 x 96 and above. AR1, AR10 and AR100 allow that many detections per image and class;
-    AR100 and everything else count up to the evaluator's `max_detections`.
+    AR100 and everything else count up to `max_detections`, COCO's 100 unless told otherwise.
     """
 
     AP: float
@@ -44,6 +44,7 @@ class CocoResult:
     per_class_ap50: dict[str, float] = field(default_factory=dict)
     undetected: tuple[str, ...] = ()
     """Categories of the split that the detector does not know; they count with no detections."""
+    max_detections: int = 100
 
     @property
     def numbers(self) -> dict[str, float]:
@@ -83,7 +84,8 @@ class CocoEvaluator:
         ids = {name: id for id, name in truth.categories.items()}
         self._truth = truth
         self._sizes = {image.id: image.size for image in truth.images}
-        self._category_ids = [ids.get(name) for name in class_names]
+        order = {name: place for place, name in enumerate(ids)}
+        self._categories = np.array([order.get(name, -1) for name in class_names], np.int64)
         self._found: State = {}
         self.max_detections = max_detections
         self.undetected = tuple(name for name in ids if name not in class_names)
@@ -127,12 +129,11 @@ class CocoEvaluator:
                 f"image id {image_id} is not in the annotations, which list "
                 f"{len(self._sizes)} images; evaluate on the images that they describe."
             )
-        self._found[image_id] = (
-            # To the CPU first: Apple's GPUs have no float64.
-            boxes.detach().cpu().double(),
-            scores.detach().cpu().double(),
-            labels.cpu(),
-        )
+        # To the CPU first: Apple's GPUs have no float64.
+        corners = boxes.detach().cpu().double()
+        sides = corners[:, 2:] - corners[:, :2]
+        rows = torch.cat([corners[:, :2], sides, scores.detach().cpu().double()[:, None]], 1)
+        self._found[image_id] = (rows.numpy(), labels.cpu().numpy().astype(np.int32))
 
     def reset(self) -> None:
         """Forget everything collected."""
@@ -149,17 +150,9 @@ class CocoEvaluator:
 
     def compute(self) -> CocoResult:
         """COCO's numbers of everything collected so far."""
-        truth = _ground_truth(self._truth)
-        evaluation = COCOeval_faster(truth, _index(truth, self.detections()), iouType="bbox")
-        evaluation.params.maxDets = [1, 10, self.max_detections]
-        evaluation.evaluate()
-        evaluation.accumulate()
-        counts = evaluation.params.maxDets
-        last = counts.index(self.max_detections)
-        # Axes: IoU threshold, recall, category, area (all, small, medium, large), detections.
-        precision = np.asarray(evaluation.eval["precision"])[..., last]
-        # Axes: the same without recall.
-        recall = np.asarray(evaluation.eval["recall"])
+        curves = self.accumulate()
+        last = curves.counts.index(self.max_detections)
+        precision, recall = curves.precision[..., last], curves.recall
         names = self._truth.categories.values()
         return CocoResult(
             AP=_mean(precision[..., 0]),
@@ -168,8 +161,8 @@ class CocoEvaluator:
             APs=_mean(precision[..., 1]),
             APm=_mean(precision[..., 2]),
             APl=_mean(precision[..., 3]),
-            AR1=_mean(recall[:, :, 0, counts.index(1)]),
-            AR10=_mean(recall[:, :, 0, counts.index(10)]),
+            AR1=_mean(recall[:, :, 0, curves.counts.index(1)]),
+            AR10=_mean(recall[:, :, 0, curves.counts.index(10)]),
             AR100=_mean(recall[:, :, 0, last]),
             ARs=_mean(recall[:, :, 1, last]),
             ARm=_mean(recall[:, :, 2, last]),
@@ -177,69 +170,24 @@ class CocoEvaluator:
             per_class={name: _mean(precision[:, :, k, 0]) for k, name in enumerate(names)},
             per_class_ap50={name: _mean(precision[0, :, k, 0]) for k, name in enumerate(names)},
             undetected=self.undetected,
+            max_detections=self.max_detections,
         )
 
-    def detections(self) -> list[dict[str, Any]]:
-        """What counts of everything collected, as COCO's result files have it, by rising image id.
+    def accumulate(self) -> Accumulated:
+        """COCO's arrays of everything collected so far, for 1, 10 and `max_detections`."""
+        return accumulate(self._truth, self.detections(), {1, 10, self.max_detections})
 
-        Boxes are ``x, y, width, height`` in pixels.
-        """
-        detections = []
-        for image_id, (boxes, scores, labels) in sorted(self._found.items()):
-            corners_and_scores = torch.cat([boxes, scores[:, None]], 1).tolist()
-            for (x0, y0, x1, y1, score), label in zip(
-                corners_and_scores, labels.tolist(), strict=True
-            ):
-                if (category_id := self._category_ids[label]) is None:
-                    continue
-                detections.append(
-                    {
-                        "image_id": image_id,
-                        "category_id": category_id,
-                        "bbox": [x0, y0, x1 - x0, y1 - y0],
-                        "area": (x1 - x0) * (y1 - y0),
-                        "iscrowd": 0,
-                        "score": score,
-                    }
-                )
-        return detections
-
-
-def _ground_truth(annotations: Annotations) -> Any:
-    truth = COCO()
-    truth.dataset = {
-        "images": [
-            {"id": image.id, "height": image.size[0], "width": image.size[1]}
-            for image in annotations.images
-        ],
-        "categories": [{"id": id, "name": name} for id, name in annotations.categories.items()],
-    }
-    return _index(
-        truth,
-        [
-            {
-                "image_id": entry.image_id,
-                "category_id": entry.category_id,
-                "bbox": list(entry.box),
-                "area": entry.area,
-                "iscrowd": int(entry.crowd),
-            }
-            for entry in annotations.objects
-        ],
-    )
-
-
-def _index(truth: Any, entries: list[dict[str, Any]]) -> Any:
-    """The `entries` as an indexed COCO object over the images and categories of `truth`.
-
-    They are numbered from 1: COCO's matching takes the id 0 for "not matched".
-    """
-    indexed = COCO()
-    indexed.dataset = truth.dataset | {
-        "annotations": [entry | {"id": number} for number, entry in enumerate(entries, start=1)]
-    }
-    indexed.createIndex()
-    return indexed
+    def detections(self) -> Detections:
+        """What counts of everything collected, by rising image id."""
+        place = {image.id: index for index, image in enumerate(self._truth.images)}
+        found = sorted(self._found.items())
+        counts = [len(labels) for _, (_, labels) in found]
+        images = np.repeat(np.array([place[id] for id, _ in found], np.int64), counts)
+        rows = np.concatenate([np.zeros((0, 5)), *(rows for _, (rows, _) in found)])
+        labels = np.concatenate([np.zeros(0, np.int32), *(labels for _, (_, labels) in found)])
+        categories = self._categories[labels]
+        known = categories >= 0
+        return Detections(images[known], categories[known], rows[known, :4], rows[known, 4])
 
 
 def _mean(values: npt.NDArray[np.float64]) -> float:

@@ -6,7 +6,8 @@ import torch
 from torch import distributed
 
 from saccade.boxes import fractions_to_pixels
-from saccade.evaluation.coco_ap import CocoEvaluator, CocoResult, State
+from saccade.evaluation.coco_ap import CocoEvaluator, CocoResult
+from saccade.evaluation.gather import compute_together
 from saccade.model import Found
 from saccade.structures import Batch, Targets
 
@@ -20,7 +21,8 @@ def evaluate(
     """Pass every batch to `predict` and return COCO's numbers.
 
     What `evaluator` collected before is forgotten. Where torch.distributed runs, each
-    process passes its share of the images, and all return the numbers of all of them.
+    process passes its share of the images, and all return the numbers of all of them; the first
+    one's `evaluator` then holds all detections.
 
     Args:
         predict: The detector in evaluation mode with its postprocessing; one result per image,
@@ -39,7 +41,5 @@ def evaluate(
                 boxes = fractions_to_pixels(one.boxes.cpu().double(), size)
                 evaluator.update(target.image_id, boxes, one.scores, one.labels)
     if distributed.is_available() and distributed.is_initialized():
-        states: list[State] = [{} for _ in range(distributed.get_world_size())]
-        distributed.all_gather_object(states, evaluator.state())
-        evaluator.merge(states)
+        return compute_together(evaluator, device)
     return evaluator.compute()

@@ -113,12 +113,9 @@ def collected(evaluator: CocoEvaluator) -> tuple[Detected, Objects]:
         np.array([entry.crowd for entry in annotations.objects], bool),
     )
     entries = evaluator.detections()
-    found = Detected(
-        np.array([entry["image_id"] for entry in entries], np.int64),
-        np.array([position[entry["category_id"]] for entry in entries], np.int64),
-        _corners([entry["bbox"] for entry in entries]),
-        np.array([entry["score"] for entry in entries], np.float64),
-    )
+    ids = np.array([image.id for image in annotations.images], np.int64)
+    boxes = _corners(entries.boxes)
+    found = Detected(ids[entries.images], entries.categories, boxes, entries.scores)
     return found, objects
 
 
@@ -211,8 +208,8 @@ def _areas(boxes: Floats) -> Floats:
     return (boxes[:, 2:] - boxes[:, :2]).prod(-1)
 
 
-def _corners(boxes: list[Any]) -> Floats:
-    """From ``x, y, width, height``."""
+def _corners(boxes: Floats | list[Any]) -> Floats:
+    """A copy, from ``x, y, width, height``."""
     corners = np.array(boxes, np.float64).reshape(-1, 4)
     corners[:, 2:] += corners[:, :2]
     return corners

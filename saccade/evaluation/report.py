@@ -10,16 +10,30 @@ from rich.table import Table
 
 from saccade.evaluation.coco_ap import CocoResult
 
+COCO_DETECTIONS = 100
+
 
 def print_table(result: CocoResult, console: Console) -> None:
-    """Print the twelve numbers and each class's AP, in percent; "-" where nothing is to find."""
-    names = list(result.numbers)
-    for row in (names[:6], names[6:]):
+    """Print the twelve numbers and each class's AP, in percent; "-" where nothing is to find.
+
+    AR100 is called by the detections that it counted, and another limit than COCO's is said.
+    """
+    most = result.max_detections
+    numbers = [
+        (f"AR{most}" if name == "AR100" else name, value) for name, value in result.numbers.items()
+    ]
+    for row in (numbers[:6], numbers[6:]):
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for name in row:
+        for name, _ in row:
             table.add_column(name, justify="right", min_width=5)
-        table.add_row(*(_percent(result.numbers[name]) for name in row))
+        table.add_row(*(_percent(value) for _, value in row))
         console.print(table)
+    if most != COCO_DETECTIONS:
+        console.print(
+            f"Up to {most} detections of an image and class count, in AP and AR (COCO: "
+            f"{COCO_DETECTIONS}).",
+            highlight=False,
+        )
     console.print()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("class", overflow="fold")

@@ -41,6 +41,7 @@ class Backbone(nn.Module):
             body = _create(_tagged(config.name, pretrained), pretrained=pretrained, **options)
             _pad_patches(body)
             paths = [_module_path(body, name) for name in body.feature_info.module_name()]
+        self.stage_paths = paths
         stages = dict(zip([stride.bit_length() - 1 for stride in strides], paths, strict=False))
         _make_deformable(body, config, stages)
         _freeze_stages(body, config, stages)

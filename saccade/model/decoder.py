@@ -52,6 +52,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.refined = config.refined
+        self.look_forward_twice = config.look_forward_twice
         self.layers = nn.ModuleList(
             DecoderLayer(config, width, cross_attention()) for _ in range(config.num_layers)
         )
@@ -62,7 +63,8 @@ class Decoder(nn.Module):
         """The last layer's predictions, with the earlier ones as `auxiliary`.
 
         With refinement, the box after layer i is the reference of layer i + 1; no gradient flows
-        through it (section 4.2). Without layers the queries are the memory's tokens, and those of
+        through it (section 4.2), or, where the decoder looks forward twice, into layer i alone
+        (DINO, section 3.5). Without layers the queries are the memory's tokens, and those of
         the padding see nothing.
         """
         if not self.layers:
@@ -74,13 +76,17 @@ class Decoder(nn.Module):
             )
             return Predictions(self._hide_padding(logits, memory), boxes, origins=queries.origins)
         found = []
+        earlier = None
         for index, layer in enumerate(self.layers):
             queries = layer(queries, memory)
             logits, delta = self.heads(index, self.norm(queries.content))
             boxes = refine_boxes(delta, queries.references)
-            found.append(Predictions(logits, boxes))
+            predicted = boxes if earlier is None else refine_boxes(delta, earlier)
+            found.append(Predictions(logits, predicted))
             if self.refined:
                 queries = replace(queries, references=boxes.detach())
+            if self.look_forward_twice:
+                earlier = boxes
         return replace(found[-1], auxiliary=tuple(found[:-1]), proposals=queries.proposals)
 
     def _hide_padding(self, logits: Tensor, memory: Tokens) -> Tensor:

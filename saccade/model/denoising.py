@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from saccade.boxes import centre_to_corners, corners_to_centre
 from saccade.config import DetectorConfig
-from saccade.structures import Predictions, Queries, Targets
+from saccade.structures import Queries, Targets
 
 
 class Denoising(nn.Module):
@@ -51,7 +51,7 @@ class Denoising(nn.Module):
             content=torch.cat([self.labels(noised_labels.flatten(1)), queries.content], 1),
             positions=torch.cat([positions, queries.positions], 1),
             references=torch.cat([references, queries.references], 1),
-            blocked=_blocked(num_groups, 2 * most, queries.content),
+            blocked=_blocked(num_groups, 2 * most, queries),
             matches=tuple(_matches(target, num_groups, most) for target in targets),
             num_groups=num_groups,
             num_noised=references.shape[1],
@@ -76,37 +76,17 @@ class Denoising(nn.Module):
         return corners_to_centre(corners)
 
 
-def separate_noised(predictions: Predictions, queries: Queries) -> Predictions:
-    """Predictions of the detector's own queries, those of the noised ones in `denoising`."""
-    if queries.matches is None:
-        return predictions
-    count = queries.num_noised
-
-    def part(layer: Predictions, rows: slice) -> Predictions:
-        return Predictions(layer.logits[:, rows], layer.boxes[:, rows])
-
-    noised, own = slice(count), slice(count, None)
-    return replace(
-        part(predictions, own),
-        auxiliary=tuple(part(layer, own) for layer in predictions.auxiliary),
-        proposals=predictions.proposals,
-        denoising=replace(
-            part(predictions, noised),
-            auxiliary=tuple(part(layer, noised) for layer in predictions.auxiliary),
-            matches=queries.matches,
-            num_groups=queries.num_groups,
-        ),
-    )
-
-
-def _blocked(num_groups: int, group_size: int, own: Float[Tensor, "B Q C"]) -> Bool[Tensor, "R R"]:
+def _blocked(num_groups: int, group_size: int, queries: Queries) -> Bool[Tensor, "R R"]:
     noised = num_groups * group_size
-    blocked = torch.zeros(noised + own.shape[1], noised + own.shape[1], dtype=torch.bool)
+    total = noised + queries.content.shape[1]
+    blocked = torch.zeros(total, total, dtype=torch.bool)
     blocked[noised:, :noised] = True
+    if queries.blocked is not None:
+        blocked[noised:, noised:] = queries.blocked
     for start in range(0, noised, group_size):
         blocked[start : start + group_size, :noised] = True
         blocked[start : start + group_size, start : start + group_size] = False
-    return blocked.to(own.device)
+    return blocked.to(queries.content.device)
 
 
 def _matches(target: Targets, num_groups: int, most: int) -> tuple[Tensor, Tensor]:

@@ -16,11 +16,14 @@ from saccade.attention import (
 from saccade.config import DecoderConfig, DetectorConfig, EncoderConfig
 from saccade.model.backbone import Backbone
 from saccade.model.decoder import Decoder
-from saccade.model.denoising import Denoising, separate_noised
+from saccade.model.denoising import Denoising
+from saccade.model.depth import Layers, layers_from_image
 from saccade.model.encoder import Encoder
 from saccade.model.features_of_interest import FeaturesOfInterest
+from saccade.model.freezing import freeze, statistics_of
 from saccade.model.heads import BoxHead, Heads, make_heads
 from saccade.model.neck import make_neck
+from saccade.model.one_to_many import OneToMany, separate
 from saccade.model.positions import TokenPositions
 from saccade.model.queries import LearnedQueries, TokenQueries
 from saccade.model.region_proposals import RegionProposals
@@ -47,9 +50,12 @@ class DetectorModel(nn.Module):
         heads = Heads(config, class_head, box_head)
         self.queries = _queries(config, class_head, box_head)
         self.denoising = Denoising(config) if config.denoising.num_queries else None
+        self.one_to_many = OneToMany(config) if config.one_to_many.num_queries else None
+        self.repeats = config.one_to_many.repeats
         self.decoder = Decoder(
             config.decoder, width, partial(_decoder_attention, config, config.decoder), heads
         )
+        self.frozen: tuple[str, ...] = ()
 
     def forward(self, batch: Batch, targets: Sequence[Targets] | None = None) -> Predictions:
         """Detect the objects of a batch of images.
@@ -67,10 +73,12 @@ class DetectorModel(nn.Module):
         tokens = self.tokens(levels, batch, targets)
         memory = self.encoder(tokens)
         queries = self.queries(memory)
+        if self.one_to_many is not None and targets is not None:
+            queries = self.one_to_many(queries, memory, self.queries)
         if self.denoising is not None and targets is not None:
             queries = self.denoising(queries, targets, self.queries.embed)
         predictions = self.decoder(queries, memory)
-        return separate_noised(predictions, queries)
+        return separate(predictions, queries, self.repeats)
 
     def tokens(
         self,
@@ -83,6 +91,33 @@ class DetectorModel(nn.Module):
             return self.selection(levels, batch, targets)
         assert self.positions is not None
         return self.positions(levels, batch)
+
+    def freeze(self, parts: Sequence[str]) -> None:
+        """Take parts out of training for good, the statistics of their batch norms too.
+
+        Args:
+            parts: Attributes of modules, such as "backbone" or "encoder.layers.0".
+
+        Raises:
+            ValueError: If there is no such part, or nothing would be left to train.
+        """
+        freeze(self, parts)
+        self.frozen = (*self.frozen, *parts)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "DetectorModel":
+        """Set the mode of everything but the batch norms of frozen parts, which stay as they are.
+
+        See `freeze`.
+        """
+        super().train(mode)
+        for norm in statistics_of(self, self.frozen):
+            norm.eval()
+        return self
+
+    def layers_from_image(self) -> Layers:
+        """The parameters by their layer, for learning rates that fall with the distance."""
+        return layers_from_image(self)
 
 
 def _selection(config: DetectorConfig) -> nn.Module | None:

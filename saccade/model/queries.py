@@ -1,6 +1,8 @@
 """Learned object queries (DETR, section 3.2; Deformable DETR, appendix A.4), or none."""
 
-from torch import nn
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from saccade.config import QueryConfig
 from saccade.structures import Queries, Tokens
@@ -28,10 +30,13 @@ class LearnedQueries(nn.Module):
             if self.content is None
             else self.content.weight.expand_as(positions),
             positions=positions,
-            references=None
-            if self.reference_points is None
-            else self.reference_points(positions).float().sigmoid(),
+            references=None if self.reference_points is None else self._points(positions),
         )
+
+    def _points(self, positions: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q 2"]:
+        # In bf16 a point in the middle of an image would be known to three pixels only.
+        with torch.autocast(positions.device.type, enabled=False):
+            return self.reference_points(positions).sigmoid()
 
 
 class TokenQueries(nn.Module):

@@ -36,15 +36,24 @@ class ProposalQueries(nn.Module):
                 f"the image has {proposals.logits.shape[1]} tokens but the detector takes "
                 f"{self.num_queries} proposals: use a larger image or fewer queries."
             )
+        return self.start_from(proposals, range(self.num_queries), self.content)
+
+    def start_from(
+        self, proposals: Predictions, ranks: range, content: nn.Embedding | None
+    ) -> Queries:
+        """Queries from the proposals of some ranks, the best being 0.
+
+        They hold the vectors of `content`, or without it what is made of their proposals.
+        """
         # The encoder learns "object or not" in channel 0 (its targets are all labelled 0).
-        best = proposals.logits[..., 0].topk(self.num_queries).indices
+        best = proposals.logits[..., 0].topk(ranks.stop).indices[:, ranks.start :]
         references = proposals.boxes.detach().gather(1, best[..., None].expand(-1, -1, 4))
         embedded = self.embed(references)
-        if self.content is None:
-            positions, content = embedded.chunk(2, -1)
+        if content is None:
+            positions, vectors = embedded.chunk(2, -1)
         else:
-            positions, content = embedded, self.content.weight.expand_as(embedded)
-        return Queries(content, positions, references, proposals)
+            positions, vectors = embedded, content.weight[: len(ranks)].expand_as(embedded)
+        return Queries(vectors, positions, references, proposals)
 
     def propose(self, memory: Tokens) -> Predictions:
         """One scored box per token; tokens without a usable default box see zeros."""

@@ -4,7 +4,7 @@ import os
 import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,16 +27,27 @@ class Progress:
     """Whether the run was about to be evaluated here; its record tells whether it was."""
 
 
-def save_checkpoint(
-    file: Path, progress: Progress, model: dict[str, Any], optimizer: dict[str, Any]
-) -> None:
+class Checkpoint(NamedTuple):
+    """A run at one moment."""
+
+    progress: Progress
+    model: dict[str, Any]
+    """The weights that train, with the statistics of norms."""
+    optimizer: dict[str, Any]
+    average: dict[str, Any] | None = None
+    """Of `WeightAverage.state_dict`; None in runs of earlier versions."""
+    scaler: dict[str, Any] | None = None
+    """Of `LossScaler.state_dict`."""
+
+
+def save_checkpoint(file: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; the previous one is replaced only once the new one is on the disk.
 
     Raises:
         OSError: If there is no room for it; the previous one is then as it was.
     """
     partial = file.with_suffix(".partial")
-    state = {"progress": asdict(progress), "model": model, "optimizer": optimizer}
+    state = checkpoint._asdict() | {"progress": asdict(checkpoint.progress)}
     try:
         with partial.open("wb") as stream:
             torch.save(state, stream)
@@ -54,8 +65,8 @@ def save_checkpoint(
     _sync_folder(file.parent)
 
 
-def load_checkpoint(file: Path) -> tuple[Progress, dict[str, Any], dict[str, Any]]:
-    """Read what `save_checkpoint` wrote: progress, model state and optimiser state.
+def load_checkpoint(file: Path) -> Checkpoint:
+    """Read what `save_checkpoint` wrote.
 
     Raises:
         ValueError: If the file is missing, broken or not a checkpoint of a run.
@@ -64,7 +75,7 @@ def load_checkpoint(file: Path) -> tuple[Progress, dict[str, Any], dict[str, Any
         raise ValueError(f"{file} does not exist: there is no run to resume in {file.parent}.")
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-        return Progress(**state["progress"]), state["model"], state["optimizer"]
+        return Checkpoint(**state | {"progress": Progress(**state["progress"])})
     except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"{file} is not a complete checkpoint of a run ({error}): start the run anew, or "

@@ -1,52 +1,75 @@
-"""What a person sees while a detector trains: a progress bar, TensorBoard and a CSV file."""
+"""What a person sees while a detector trains: a bar on a terminal, lines in a log; and loggers."""
 
-import sys
 import time
+from datetime import timedelta
+from math import ceil
 from types import TracebackType
 
 from lightning.fabric import Fabric
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 from torch import Tensor
 
 from saccade.run_config import RunConfig
 from saccade.training.checkpoint import Progress
+from saccade.training.records import EvaluationRecords
+from saccade.training.waiting import Waiting
 
 SHOWN = {"class": "loss_ce", "L1": "loss_bbox", "GIoU": "loss_giou"}
 LOG_EVERY_STEPS = 10
 SHOW_EVERY_SECONDS = 0.5
+PRINT_EVERY_SECONDS = 60.0
+"""Where no terminal can draw a bar."""
+FIRST_PRINT_SECONDS = 10.0
 
 
 class Display:
     """Shows and logs every step from the first process; the others stay silent."""
 
     def __init__(
-        self, fabric: Fabric, config: RunConfig, batches_per_epoch: int, progress: Progress
+        self,
+        fabric: Fabric,
+        config: RunConfig,
+        batches_per_epoch: int,
+        progress: Progress,
+        records: EvaluationRecords,
     ) -> None:
+        """Show nothing yet.
+
+        Args:
+            fabric: Its loggers are told.
+            config: The run.
+            batches_per_epoch: Of each process.
+            progress: How far the run is.
+            records: What evaluations before this session found.
+        """
         self.fabric = fabric
         self.config = config
         self.batches_per_epoch = batches_per_epoch
+        self.waiting = Waiting(config.num_workers)
         self.images = 0
-        self.shown_at = 0.0
+        self.shown_at = time.perf_counter()
+        self.printed_at = self.shown_at - PRINT_EVERY_SECONDS + FIRST_PRINT_SECONDS
         self.logged = 0
         self.first_second = progress.seconds
+        self.first_share = self._share(progress, progress.batch)
+        self.started_evaluation = 0.0
+        self.seconds_of_evaluations: list[float] = []
+        self.precisions = [record["AP"] for record in records.read()]
         self.console = Console(highlight=False, quiet=not fabric.is_global_zero)
         self.bar = Bar(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.percentage:.0f} %  {task.fields[rate]}"),
             expand=True,
         )
-        total = config.minutes * 60 if config.minutes else config.epochs * batches_per_epoch
-        self.task = self.bar.add_task("", total=total, epoch=progress.epoch + 1, rate="starting")
-        self.losses = Text("")
-        # Live draws on terminals only; elsewhere a line per evaluation is all that is printed.
+        self.task = self.bar.add_task("", total=1.0, epoch=self._epoch(progress), rate="starting")
+        self.line = Text("")
         self.live = Live(
-            Group(self.bar, self.losses), console=self.console, transient=True, auto_refresh=False
+            Group(self.bar, self.line), console=self.console, transient=True, auto_refresh=False
         )
 
     def __enter__(self) -> "Display":
@@ -75,27 +98,22 @@ class Display:
         seconds = progress.seconds - self.first_second
         if not self.fabric.is_global_zero or not seconds:
             # No time is counted for the first batch, which compiles: there is no rate yet.
+            self.waiting.count(0.0)
             return
+        self.waiting.count(seconds - self.waiting.trained)
         self.images += num_images * self.fabric.world_size
         rate = self.images / seconds
         if time.perf_counter() - self.shown_at > SHOW_EVERY_SECONDS:
             # Reading a loss waits for the device, so not after every step.
             self.shown_at = time.perf_counter()
-            parts = ", ".join(f"{name} {losses[key].item():.3f}" for name, key in SHOWN.items())
-            self.losses.plain = f"loss {total.item():.2f} ({parts} in the last layer)"
-            self.bar.update(
-                self.task,
-                completed=progress.seconds
-                if self.config.minutes
-                else progress.epoch * self.batches_per_epoch + index,
-                epoch=progress.epoch + 1,
-                rate=f"{rate:.1f} images/s",
-            )
-            self.live.refresh()
+            self._show(progress, index, total, losses, learning_rate, rate)
+            if (advice := self.waiting.warning()) is not None:
+                self.warn(advice)
         if progress.step % LOG_EVERY_STEPS == 0 and progress.step != self.logged:
             self.logged = progress.step
             values = {name: loss.item() for name, loss in losses.items()}
             values |= {"loss": total.item(), "learning_rate": learning_rate, "images_per_s": rate}
+            values["data_wait"] = self.waiting.share
             if self.config.on_nonfinite == "skip":
                 values["skipped"] = progress.skipped
             self.fabric.log_dict(values, step=progress.step)
@@ -104,20 +122,15 @@ class Display:
         """Print a line that stays, from the first process."""
         self.console.print(f"warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
-    def warn_here(self, message: str) -> None:
-        """Print a line that stays, from this process, which alone may know of it."""
-        if self.fabric.is_global_zero:
-            self.warn(message)
-        else:
-            print(f"warning: {message}", file=sys.stderr)
-
     def evaluating(self) -> None:
         """Show that an evaluation runs."""
-        self.losses.plain = "evaluating"
+        self.started_evaluation = time.perf_counter()
+        self.line.plain = "evaluating"
         self.live.refresh()
 
     def evaluated(self, progress: Progress, numbers: dict[str, float]) -> None:
         """Print and log what an evaluation found."""
+        self.seconds_of_evaluations.append(time.perf_counter() - self.started_evaluation)
         minutes, seconds = divmod(round(progress.seconds), 60)
         moment = (
             f"after {minutes}:{seconds:02d} min"
@@ -125,6 +138,57 @@ class Display:
             else f"epoch {progress.epoch} of {self.config.epochs}"
         )
         figures = "  ".join(f"{name} {100 * numbers[name]:.1f}" for name in ("AP", "AP50", "AP75"))
-        self.console.print(f"{moment}, step {progress.step}:  {figures}")
+        best = "  (the best so far)" if numbers["AP"] > max(self.precisions, default=-1.0) else ""
+        self.precisions.append(numbers["AP"])
+        self.console.print(f"{moment}, step {progress.step}:  {figures}{best}")
         if self.fabric.is_global_zero:
             self.fabric.log_dict(numbers, step=progress.step)
+
+    def _show(
+        self,
+        progress: Progress,
+        index: int,
+        total: Tensor,
+        losses: dict[str, Tensor],
+        learning_rate: float,
+        rate: float,
+    ) -> None:
+        parts = ", ".join(f"{name} {losses[key].item():.3f}" for name, key in SHOWN.items())
+        facts = [f"loss {total.item():.2f} (last layer: {parts})", f"lr {learning_rate:.1e}"]
+        if self.precisions:
+            best = max(self.precisions)
+            facts.append(f"AP {100 * self.precisions[-1]:.1f}, best {100 * best:.1f}")
+        share = self._share(progress, index)
+        speed = [f"{rate:.1f} images/s", f"{100 * self.waiting.share:.0f} % waiting for data"]
+        speed.append(self._left(progress, share))
+        if self.console.is_terminal:
+            self.line.plain = "  ".join(facts)
+            rate_and_rest = "  ".join(speed)
+            epoch = self._epoch(progress)
+            self.bar.update(self.task, completed=share, epoch=epoch, rate=rate_and_rest)
+            self.live.refresh()
+        elif time.perf_counter() - self.printed_at > PRINT_EVERY_SECONDS:
+            self.printed_at = time.perf_counter()
+            where = f"epoch {self._epoch(progress)}, step {progress.step}, {100 * share:.0f} %"
+            self.console.print(f"{where}:  {'  '.join([*facts, *speed])}", soft_wrap=True)
+
+    def _epoch(self, progress: Progress) -> str:
+        return f"{progress.epoch + 1}" + ("" if self.config.minutes else f"/{self.config.epochs}")
+
+    def _share(self, progress: Progress, index: int) -> float:
+        if self.config.minutes:
+            return min(1.0, progress.seconds / (60 * self.config.minutes))
+        return (progress.epoch + index / self.batches_per_epoch) / self.config.epochs
+
+    def _left(self, progress: Progress, share: float) -> str:
+        """Until the end, the evaluations that are to come included as far as one is known."""
+        passed = share - self.first_share
+        if passed <= 0:
+            return "-"
+        seconds = (progress.seconds - self.first_second) * (1 - share) / passed
+        if self.seconds_of_evaluations:
+            mean = sum(self.seconds_of_evaluations) / len(self.seconds_of_evaluations)
+            by_default = 5 if self.config.minutes else self.config.epochs
+            count = self.config.num_evaluations or by_default
+            seconds += mean * ceil(count * (1 - share))
+        return f"{timedelta(seconds=round(seconds))} left"

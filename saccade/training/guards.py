@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from saccade.structures import Batch, Targets
+from saccade.training.sharding import is_sharded, local
+from saccade.training.step_images import StepImages
 
 MOST_IN_A_ROW = 10
 """A run that skips stops after so many steps that were left out one after another."""
@@ -20,6 +22,8 @@ SENTENCES: dict[What, str] = {
     "loss": "the loss is not finite",
     "gradients": "the gradients are not finite although the loss is,",
 }
+
+NOT_HERE = "not in this process's last batch, which is finite when it is repeated"
 
 Losses = Callable[[Batch, list[Targets]], Tensor]
 """The total loss of a batch."""
@@ -37,6 +41,8 @@ class Moment:
     """Of torch's generators, set before the forward pass."""
     name: str
     """Such as "step 3 (epoch 1, batch 3)"."""
+    images: StepImages
+    """Of the step that the batch belongs to."""
 
 
 class NonFiniteGuard:
@@ -65,7 +71,7 @@ class NonFiniteGuard:
         self.policy = policy
         self.file_of = file_of
         self.in_a_row = 0
-        self._running = _running_statistics(model) if policy == "skip" else []
+        self._running = running_statistics(model) if policy == "skip" else []
         self._kept: list[Tensor] = []
 
     def before(self) -> None:
@@ -84,13 +90,15 @@ class NonFiniteGuard:
         if self.policy == "skip" and what == "loss":
             for statistic, kept in zip(self._running, self._kept, strict=True):
                 statistic.copy_(kept)
-        culprit = find_non_finite(self.model, self.losses, moment, what == "gradients")
+        if what == "gradients" and is_sharded(self.model):
+            # Its weights are not those that a backward pass by hand would reach.
+            culprit = "of which module is not told where launch.strategy is fsdp"
+        else:
+            culprit = find_non_finite(self.model, self.losses, moment, what == "gradients")
         files = [str(self.file_of(each.image_id) or "no file") for each in moment.targets]
         ids = ", ".join(str(each.image_id) for each in moment.targets)
-        message = (
-            f"{SENTENCES[what]} at {moment.name}: {culprit} (images here: {', '.join(files)}; "
-            f"image ids here: {ids})"
-        )
+        place = f"{culprit} (images here: {', '.join(files)}; image ids here: {ids})"
+        message = f"{SENTENCES[what]} at {moment.name}: {_first_to_know(place)}"
         if self.policy == "stop":
             raise ValueError(f"{message}: {REMEDY}")
         self.in_a_row += 1
@@ -130,7 +138,18 @@ def find_non_finite(model: nn.Module, losses: Losses, moment: Moment, backward: 
         return given or found[0]
     if not total.isfinite():
         return "every output of the detector is finite, the loss terms are not"
-    return "not in this process's last batch, which is finite when it is repeated"
+    return NOT_HERE
+
+
+def _first_to_know(place: str) -> str:
+    """What the first process tells whose batch it was, the same sentence in all of them."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return place
+    places = [""] * distributed.get_world_size()
+    distributed.all_gather_object(places, place)
+    known = [number for number, each in enumerate(places) if not each.startswith(NOT_HERE)]
+    number = known[0] if known else 0
+    return f"in process {number}, {places[number]}"
 
 
 def _given(model: nn.Module, moment: Moment) -> str:
@@ -202,6 +221,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _is_finite(tensor: Tensor, infinity: bool = False) -> bool:
     if not tensor.is_floating_point():
         return True
+    tensor = local(tensor)
     return not (tensor.isnan() if infinity else ~tensor.isfinite()).any().item()
 
 
@@ -210,7 +230,7 @@ def _amount(tensor: Tensor) -> str:
     return f"{wrong} of its {tensor.numel()} numbers"
 
 
-def _running_statistics(model: nn.Module) -> list[Tensor]:
+def running_statistics(model: nn.Module) -> list[Tensor]:
     """What batch normalisation counts along: a forward pass alone spoils it."""
     return [
         buffer

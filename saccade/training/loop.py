@@ -2,57 +2,31 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from saccade.data import random_seed
 from saccade.run_config import RunConfig
-from saccade.structures import Batch, Predictions, Targets
-from saccade.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from saccade.training.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
 from saccade.training.display import Display
+from saccade.training.ema import WeightAverage
 from saccade.training.guards import Moment, NonFiniteGuard
+from saccade.training.loss_model import Distil, LossModel
 from saccade.training.losses import SetCriterion
 from saccade.training.optimizer import build_optimizer
-from saccade.training.step import Stepper, in_any_process
+from saccade.training.records import EvaluationRecords
+from saccade.training.sharding import divided_optimizer_state, whole
+from saccade.training.step import Stepper, each_in_any_process, in_any_process
+from saccade.training.step_images import with_steps
 from saccade.training.stopping import StopRequests
 from saccade.training.watch import Watch
 
 Evaluate = Callable[[Progress], dict[str, float]]
-Distil = Callable[[Predictions, Batch, Sequence[Targets]], Predictions]
-"""What a teacher makes of a student's predictions, such as `TeacherMatching.distil`."""
-
-
-class LossModel(nn.Module):
-    """The detector and its criterion as one module, so that Fabric sees tensors come out."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        criterion: SetCriterion,
-        bf16: bool,
-        distil: Distil | None = None,
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.criterion = criterion
-        self.bf16 = bf16
-        # A function, so that no teacher's weights become this module's.
-        self.distil = distil
-
-    def forward(self, batch: Batch, targets: list[Targets]) -> dict[str, Tensor]:
-        """The unweighted losses of a batch."""
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.bf16):
-            predictions = self.model(batch, targets)
-            if self.distil is not None:
-                predictions = self.distil(predictions, batch, targets)
-        losses: dict[str, Tensor] = self.criterion(predictions, targets)
-        return losses
 
 
 def fit(
@@ -67,6 +41,7 @@ def fit(
 ) -> None:
     """Train `model` in place and leave ``last.ckpt`` in `folder` as often as the run says.
 
+    Where the run averages weights (`RunConfig.ema`), `model` ends with the averaged ones.
     Everything random is seeded anew for every batch, so that a run resumed anywhere takes the same
     steps as one that was never interrupted. A run bound by minutes follows the clock instead, of
     which it keeps the time. SIGTERM and the first SIGINT end a run after the step it is in.
@@ -77,8 +52,9 @@ def fit(
         loader: Of `saccade.data.training_loader`; yields (Batch, list[Targets]).
         config: The run.
         folder: The run folder.
-        evaluate: Called in every process, the model in evaluation mode; returns COCO's numbers.
-            Called again at the moment of ``last.ckpt`` if the run ended during an evaluation.
+        evaluate: Called in every process, the model in evaluation mode and holding its averaged
+            weights; returns COCO's numbers. Called again at the moment of ``last.ckpt`` if the run
+            ended during an evaluation.
         resume: Continue from ``last.ckpt``.
         distil: Applied to the predictions of every batch before the loss.
 
@@ -90,21 +66,30 @@ def fit(
     """
     criterion = SetCriterion(config.loss, config.model.num_classes, config.model.classification)
     model.to(fabric.device)
-    optimizer = build_optimizer(model, config.optimizer)
     progress = Progress()
-    if resume:
-        progress, model_state, optimizer_state = load_checkpoint(folder / "last.ckpt")
-        model.load_state_dict(model_state)
-        optimizer.load_state_dict(optimizer_state)
-    loss_model = LossModel(model, criterion, config.launch.bf16, distil)
-    losses_of, optimizer = fabric.setup(loss_model, optimizer)
+    state = load_checkpoint(folder / "last.ckpt") if resume else None
+    if state is not None:
+        progress = state.progress
+        model.load_state_dict(state.model)
+    loss_model = LossModel(model, criterion, config.launch.precision, distil)
+    losses_of = fabric.setup_module(loss_model)
+    # Afterwards: the weights may be other objects now.
+    optimizer = build_optimizer(model, config.optimizer)
+    if state is not None:
+        optimizer.load_state_dict(divided_optimizer_state(state.optimizer, optimizer))
+    optimizer = fabric.setup_optimizers(optimizer)
+    average = WeightAverage(model, config.ema)
+    if state is not None and state.average is not None:
+        average.load_state_dict(state.average)
     clock = Stopwatch(fabric, shared=config.minutes is not None)
+    records = EvaluationRecords(folder / "evaluations.jsonl")
 
     def save() -> None:
-        if fabric.is_global_zero:
-            save_checkpoint(
-                folder / "last.ckpt", progress, model.state_dict(), optimizer.state_dict()
-            )
+        here = fabric.is_global_zero
+        states = [whole(each.state_dict(), here) for each in (model, optimizer, average)]
+        states.append(stepper.scaler.state_dict())
+        if here:
+            save_checkpoint(folder / "last.ckpt", Checkpoint(progress, *states))
         clock.saved()
 
     def stop_if_asked() -> None:
@@ -114,7 +99,7 @@ def fit(
 
     def evaluate_what_is_saved() -> None:
         stop_if_asked()
-        with stop.at_once():
+        with stop.at_once(), average.applied():
             display.evaluating()
             model.eval()
             display.evaluated(progress, evaluate(progress))
@@ -124,7 +109,7 @@ def fit(
 
     with (
         StopRequests(folder) as stop,
-        Display(fabric, config, len(loader), progress) as display,
+        Display(fabric, config, len(loader), progress, records) as display,
     ):
         guard = NonFiniteGuard(
             model,
@@ -134,8 +119,18 @@ def fit(
         )
         watch = Watch(model, display.warn, progress.step)
         stepper = Stepper(
-            fabric, losses_of, optimizer, criterion, config, guard, watch, display.warn_here
+            fabric,
+            losses_of,
+            optimizer,
+            average,
+            criterion,
+            config,
+            guard,
+            watch,
+            display.warn,
         )
+        if state is not None:
+            stepper.scaler.load_state_dict(state.scaler)
         if progress.evaluation_due:
             evaluate_what_is_saved()
         while not is_over(progress, config):
@@ -144,15 +139,16 @@ def fit(
             model.train()
             before = replace(progress)
             clock.start()
-            for index, (batch, targets) in enumerate(loader, start=progress.batch + 1):
+            batches = with_steps(display.waiting.timed(loader), config.accumulate)
+            for index, (batch, targets, images, complete) in enumerate(batches, progress.batch + 1):
                 moment = Moment(
                     batch.to(fabric.device),
                     [target.to(fabric.device) for target in targets],
                     random_seed(config.seed, progress.epoch, index, fabric.global_rank + 1),
                     f"step {progress.step + 1} (epoch {progress.epoch + 1}, batch {index})",
+                    images,
                 )
                 share = share_passed(progress, config, (index - 1) / len(loader))
-                complete = index % config.accumulate == 0 or index == len(loader)
                 counted = stepper.take(moment, progress, share, complete)
                 progress.seconds += clock.lap()
                 if counted:
@@ -165,8 +161,10 @@ def fit(
                 progress.batch = index
                 progress.evaluation_due = is_evaluation_due(before, progress, config)
                 before = replace(progress)
-                stopping = in_any_process(fabric, stop.received is not None)
-                if stopping or progress.evaluation_due or clock.is_older(config.checkpoint_minutes):
+                stopping, late = each_in_any_process(
+                    fabric, stop.received is not None, clock.is_older(config.checkpoint_minutes)
+                )
+                if stopping or progress.evaluation_due or late:
                     save()
                 if stopping:
                     stop_if_asked()
@@ -180,6 +178,7 @@ def fit(
             if progress.evaluation_due:
                 evaluate_what_is_saved()
             fabric.barrier()
+        average.apply()
 
 
 def is_over(progress: Progress, config: RunConfig) -> bool:

@@ -6,15 +6,17 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
-from saccade.boxes import centre_to_corners
+from saccade.boxes import centre_to_corners, paired_iou
 from saccade.recipe_config import LossConfig
 from saccade.restricted_matching import may_answer
 from saccade.structures import Predictions, Targets
+from saccade.training.classification import focal, matchability, varifocal
 from saccade.training.matcher import HungarianMatcher, Match
+from saccade.training.step_images import StepImages, images_of
 
 # Keeps two boxes without area from 0/0. Areas are squared fractions of an image, a pixel's about
 # 1e-6, so torchvision's own 1e-7 would bend the loss of small objects.
@@ -35,8 +37,9 @@ class _Pairs:
 class SetCriterion(nn.Module):
     """The losses of DETR and Deformable DETR over every set of boxes that a detector predicts.
 
-    A sigmoid detector learns its classes by the focal loss (RetinaNet, section 3), a softmax
-    detector by cross entropy with a "no object" class (DETR, section 3.1).
+    A sigmoid detector learns its classes by the focal loss (RetinaNet, section 3) or by one that
+    asks for the quality of boxes (`saccade.training.classification`), a softmax detector by cross
+    entropy with a "no object" class (DETR, section 3.1).
     """
 
     def __init__(
@@ -62,38 +65,48 @@ class SetCriterion(nn.Module):
         self,
         predictions: Predictions,
         targets: Sequence[Targets],
+        images: StepImages | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
         """The unweighted losses, computed in float32 or wider.
 
         Every layer is matched by itself; proposals are matched as if every object were of class
         0, because the first stage only tells objects from background (Deformable DETR, appendix
-        A.4). Sums are divided by the number of objects in the batch, averaged over processes.
-        Tokens that were selected are matched with the objects that they may answer for alone.
+        A.4). Sums are divided by the number of objects in the step, averaged over processes: the
+        losses of the step's batches add up to those of one large batch. Tokens that were selected
+        are matched with the objects that they may answer for alone.
 
         Args:
             predictions: Boxes are ``cx, cy, w, h``, fraction of image.
             targets: One per image, on the device of `predictions`.
+            images: Of the step that the batch belongs to; by default this batch, with those of the
+                other processes, is all of it.
 
         Returns:
             ``loss_ce``, ``loss_bbox`` and ``loss_giou``; the same with ``_0``, ``_1``... for
             ``predictions.auxiliary``, ``_enc`` for ``.proposals``, and ``_dn``, ``_dn_0``... for
-            ``.denoising``; ``loss_proposal_...`` of what selected the tokens.
+            ``.denoising``; ``_many``, ``_many_0``... for ``.one_to_many``; ``loss_proposal_...`` of
+            what selected the tokens.
 
         Raises:
             ValueError: If the logits have another number of columns than the classes ask for, the
                 targets are not one per image, or a prediction is not finite.
         """
-        num_boxes = _num_boxes(targets, predictions.boxes.device)
-        losses = self._losses(predictions, targets, num_boxes, suffix="")
+        images = images_of(targets) if images is None else images
+        losses = self._losses(predictions, targets, images, suffix="")
         if predictions.origins is not None:
-            losses |= predictions.origins.losses
+            share = len(targets) / images.num_images
+            losses |= {name: loss * share for name, loss in predictions.origins.losses.items()}
         if predictions.proposals is not None:
             binary = [replace(each, labels=torch.zeros_like(each.labels)) for each in targets]
-            losses |= self._losses(predictions.proposals, binary, num_boxes, suffix="_enc")
+            losses |= self._losses(predictions.proposals, binary, images, suffix="_enc")
         if predictions.denoising is not None:
             # Every object is restored once per group (DINO, section 3.3).
-            num_noised = num_boxes * predictions.denoising.num_groups
-            losses |= self._losses(predictions.denoising, targets, num_noised, suffix="_dn")
+            repeats = predictions.denoising.num_groups
+            losses |= self._losses(predictions.denoising, targets, images, "_dn", repeats)
+        if predictions.one_to_many is not None:
+            repeats = predictions.one_to_many.num_groups
+            several = [_repeat(each, repeats) for each in targets]
+            losses |= self._losses(predictions.one_to_many, several, images, "_many", repeats)
         return losses
 
     def total(self, losses: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
@@ -104,17 +117,27 @@ class SetCriterion(nn.Module):
             "giou": self.config.giou_weight,
             "proposal": self.config.proposal_weight,
         }
-        terms = [weights[name.split("_")[1]] * loss for name, loss in losses.items()]
+        terms = [
+            weights[name.split("_")[1]]
+            * loss
+            * (self.config.one_to_many_weight if "_many" in name else 1.0)
+            for name, loss in losses.items()
+        ]
         return torch.stack(terms).sum()
 
     def _losses(
         self,
         predictions: Predictions,
         targets: Sequence[Targets],
-        num_boxes: Tensor,
+        images: StepImages,
         suffix: str,
+        repeats: int = 1,
     ) -> dict[str, Tensor]:
-        """The losses of one prediction and of its auxiliary ones, all layers at once."""
+        """The losses of one prediction and of its auxiliary ones, all layers at once.
+
+        Every object is to be found `repeats` times.
+        """
+        num_boxes = images.num_boxes * repeats
         layers = (*predictions.auxiliary, predictions)
         logits = torch.stack([layer.logits for layer in layers])
         boxes = torch.stack([layer.boxes for layer in layers])
@@ -130,9 +153,9 @@ class SetCriterion(nn.Module):
         pairs = _pair(layer_matches, targets, boxes)
         terms = {
             "loss_ce": (
-                self._focal(logits, pairs) / num_boxes
+                self._sigmoid_loss(logits, boxes, pairs) / num_boxes
                 if self.classification == "sigmoid"
-                else self._cross_entropy(logits, pairs)
+                else self._cross_entropy(logits, pairs, images, repeats)
             ),
             "loss_bbox": _distance(boxes, pairs) / num_boxes,
             "loss_giou": _overlap(boxes, pairs) / num_boxes,
@@ -153,38 +176,43 @@ class SetCriterion(nn.Module):
                 f"{expected}: build the criterion with the num_classes of the detector."
             )
 
-    def _focal(
-        self, logits: Float[Tensor, "layers B Q K"], pairs: _Pairs
+    def _sigmoid_loss(
+        self,
+        logits: Float[Tensor, "layers B Q K"],
+        boxes: Float[Tensor, "layers B Q 4"],
+        pairs: _Pairs,
     ) -> Float[Tensor, " layers"]:
-        """Focal loss over every query and class, summed (RetinaNet, equation 5)."""
-        alpha, gamma = self.config.focal_alpha, self.config.focal_gamma
-        sign = torch.ones_like(logits)
-        sign.view(-1, logits.shape[-1])[pairs.rows, pairs.labels] = -1
-        # With the sign of the wrong answer, -log(p_t) is a softplus and 1 - p_t a sigmoid.
-        wrong = logits * sign
-        focal = wrong.sigmoid() ** gamma * F.softplus(wrong)
-        weight = torch.where(sign < 0, alpha, 1 - alpha)
-        return (focal * weight).flatten(1).sum(1)
+        """The loss of every query and class, summed."""
+        config = self.config
+        if config.quality == "none":
+            return focal(logits, pairs.rows, pairs.labels, config.focal_alpha, config.focal_gamma)
+        matched = centre_to_corners(boxes.detach().flatten(0, 2)[pairs.rows])
+        quality = paired_iou(matched, centre_to_corners(pairs.boxes))
+        loss = varifocal if config.quality == "varifocal" else matchability
+        return loss(logits, pairs.rows, pairs.labels, quality)
 
     def _cross_entropy(
-        self, logits: Float[Tensor, "layers B Q K"], pairs: _Pairs
+        self,
+        logits: Float[Tensor, "layers B Q K"],
+        pairs: _Pairs,
+        images: StepImages,
+        repeats: int,
     ) -> Float[Tensor, " layers"]:
-        """Mean cross entropy over every query, weighted by the class."""
+        """Cross entropy, divided by the weights of the classes that the step's queries learn."""
         weights = logits.new_ones(logits.shape[-1])
         weights[-1] = self.config.no_object_weight
         labels = torch.full_like(logits[..., 0], self.num_classes, dtype=torch.int64)
         labels.view(-1)[pairs.rows] = pairs.labels
         losses = F.cross_entropy(logits.movedim(-1, 1), labels, weights, reduction="none")
-        return losses.flatten(1).sum(1) / weights[labels].flatten(1).sum(1)
+        num_queries = logits.shape[2]
+        matched = images.num_matched(num_queries, repeats)
+        others = images.num_images * num_queries - matched
+        return losses.flatten(1).sum(1) / (matched + others * self.config.no_object_weight)
 
 
-def _num_boxes(targets: Sequence[Targets], device: torch.device) -> Float[Tensor, ""]:
-    """Objects in the batch, averaged over processes so that summed gradients agree; at least 1."""
-    count = torch.tensor(float(sum(len(each.labels) for each in targets)), device=device)
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(count)
-        count = count / distributed.get_world_size()
-    return count.clamp(min=1)
+def _repeat(target: Targets, times: int) -> Targets:
+    """Every object several times."""
+    return replace(target, boxes=target.boxes.repeat(times, 1), labels=target.labels.repeat(times))
 
 
 def _pair(

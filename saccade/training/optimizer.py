@@ -1,6 +1,7 @@
 """AdamW with the learning rates of Deformable DETR, and how they change over a run."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -20,12 +21,17 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     of deformable convolutions, Deformable ConvNets v2, section 3.2) and "other"; the part of a
     group that does not decay is named "... vectors". Empty groups are left out.
 
+    With a `layer_decay` below 1 each is divided by the layer of the detector, as its
+    ``layers_from_image`` tells them ("... of encoder.layers.0"), and the rate of a layer is
+    multiplied by the decay once for every layer between it and the heads.
+
     Returns:
         Groups for a torch optimiser, with ``name`` and the ``initial_lr`` that
         `set_learning_rate` starts from.
 
     Raises:
-        ValueError: If the model has no module named "backbone".
+        ValueError: If the model has no module named "backbone", or layers are asked for that it
+            does not tell.
     """
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, nn.Module):
@@ -36,30 +42,30 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
     kinds = {id(each): "sampling" for each in _sampling_parameters(model, nn.Linear)}
     kinds |= {id(each): "backbone" for each in backbone.parameters()}
     kinds |= {id(each): "backbone sampling" for each in _sampling_parameters(backbone, nn.Conv2d)}
-    rates = {
-        "other": config.learning_rate,
-        "backbone": config.learning_rate * config.backbone_factor,
-        "sampling": config.learning_rate * config.sampling_factor,
-        "backbone sampling": (
-            config.learning_rate * config.backbone_factor * config.sampling_factor
-        ),
+    factors = {
+        "other": 1.0,
+        "backbone": config.backbone_factor,
+        "sampling": config.sampling_factor,
+        "backbone sampling": config.backbone_factor * config.sampling_factor,
     }
-    groups: dict[tuple[str, bool], dict[str, Any]] = {
-        (kind, decayed): {
-            "name": kind if decayed else f"{kind} vectors",
-            "params": [],
-            "lr": rate,
-            "initial_lr": rate,
-            "weight_decay": config.weight_decay if decayed else 0.0,
-        }
-        for kind, rate in rates.items()
-        for decayed in (True, False)
-    }
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            kind = kinds.get(id(parameter), "other")
-            decayed = config.decay_vectors or parameter.ndim != 1
-            groups[kind, decayed]["params"].append(parameter)
+    groups: dict[tuple[str, str, bool], dict[str, Any]] = {}
+    for layer, below, parameters in _layers(model, config.layer_decay):
+        for kind, factor in factors.items():
+            for decayed in (True, False):
+                name = kind if decayed else f"{kind} vectors"
+                rate = config.learning_rate * factor * config.layer_decay**below
+                groups[kind, layer, decayed] = {
+                    "name": f"{name} of {layer}" if layer else name,
+                    "params": [],
+                    "lr": rate,
+                    "initial_lr": rate,
+                    "weight_decay": config.weight_decay if decayed else 0.0,
+                }
+        for parameter in parameters:
+            if parameter.requires_grad:
+                kind = kinds.get(id(parameter), "other")
+                decayed = config.decay_vectors or parameter.ndim != 1
+                groups[kind, layer, decayed]["params"].append(parameter)
     return [group for group in groups.values() if group["params"]]
 
 
@@ -103,7 +109,10 @@ def learning_rate_factor(progress: float, schedule: ScheduleConfig) -> float:
         return progress / schedule.warmup
     if schedule.kind == "step":
         return 1.0 if progress < schedule.drop_at else schedule.drop_factor
-    passed = (min(progress, 1.0) - schedule.warmup) / (1 - schedule.warmup)
+    falls_from = schedule.warmup if schedule.kind == "cosine" else schedule.flat_until
+    if progress < falls_from or falls_from == 1:
+        return 1.0
+    passed = (min(progress, 1.0) - falls_from) / (1 - falls_from)
     return (
         schedule.final_factor + (1 - schedule.final_factor) * (1 + math.cos(math.pi * passed)) / 2
     )
@@ -113,6 +122,21 @@ def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
     """Set every group's learning rate to `factor` times the one it was built with."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
+
+
+def _layers(model: nn.Module, decay: float) -> Iterator[tuple[str, int, list[nn.Parameter]]]:
+    """From the heads down: the layer's name, its distance, its parameters; or all as one."""
+    if decay == 1:
+        yield "", 0, list(model.parameters())
+        return
+    layers_from_image = getattr(model, "layers_from_image", None)
+    if layers_from_image is None:
+        raise ValueError(
+            f"optimizer.layer_decay is {decay}, but {type(model).__name__} does not tell its "
+            "layers: pass a DetectorModel, or set layer_decay to 1."
+        )
+    for below, (name, parameters) in enumerate(reversed(layers_from_image().items())):
+        yield name, below, parameters
 
 
 def _sampling_parameters(model: nn.Module, kind: type[nn.Module]) -> list[nn.Parameter]:

@@ -52,6 +52,12 @@ class EvaluationRecords:
         """The best AP so far, below zero before the first."""
         return max((record["AP"] for record in self.read()), default=-2.0)
 
+    @property
+    def best(self) -> dict[str, float]:
+        """AP, AP50 and AP75 of the evaluation with the best AP, by names that say so."""
+        best = max(self.read(), key=lambda record: record["AP"], default={})
+        return {f"best_{name}": best[name] for name in ("AP", "AP50", "AP75") if name in best}
+
     def _lines(self) -> list[str]:
         lines = self.file.read_text("utf-8").splitlines() if self.file.exists() else []
         return [line for line in lines if line.endswith("}")]

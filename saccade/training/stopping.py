@@ -2,11 +2,16 @@
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
+
+AGAIN_AFTER = 1.0
+"""Seconds after which a second SIGINT is meant: torchrun passes on a Ctrl-C that the terminal has
+sent to its processes, too."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -21,7 +26,8 @@ class Stopped(KeyboardInterrupt):
 class StopRequests:
     """Notes SIGTERM, as schedulers send it before they take a machine away, and the first SIGINT.
 
-    A context manager: afterwards, and from the second SIGINT on, signals do what they did before.
+    A context manager: afterwards, and from the second SIGINT on that comes more than a second after
+    the first, signals do what they did before.
     Only a process's main thread receives signals; elsewhere nothing is noted.
     """
 
@@ -34,6 +40,7 @@ class StopRequests:
         self.folder = folder
         self.received: signal.Signals | None = None
         self._saved = False
+        self._interrupted = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopRequests":
@@ -68,8 +75,13 @@ class StopRequests:
         return Stopped(number.name, 128 + number, self.folder)
 
     def _note(self, number: int, _: FrameType | None) -> None:
+        again = number == self.received == signal.SIGINT
+        if again and time.monotonic() - self._interrupted < AGAIN_AFTER:
+            return
+        if again:
+            signal.signal(number, self._before[signal.SIGINT])
+            signal.raise_signal(number)
         self.received = signal.Signals(number)
-        if self.received is signal.SIGINT:
-            signal.signal(number, self._before[self.received])
+        self._interrupted = time.monotonic()
         if self._saved:
             raise self.stopped()

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable
 from statistics import fmean, pvariance
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from saccade.structures import Targets
+from saccade.training.sharding import is_sharded, local
 
 FIRST_STEPS = 200
 """After so many the loss must have moved."""
@@ -30,17 +31,23 @@ class GradientTracker:
         trained = [(name, each) for name, each in model.named_parameters() if each.requires_grad]
         self.names = [name for name, _ in trained]
         self.parameters = [parameter for _, parameter in trained]
+        self.sharded = is_sharded(model)
         self._reached: Tensor | None = None
 
     def look(self) -> None:
         """Look at the present gradients, without waiting for the device."""
         zero = torch.zeros((), device=self.parameters[0].device)
-        grads = [(i, p.grad) for i, p in enumerate(self.parameters) if p.grad is not None]
+        grads = [(i, local(p.grad)) for i, p in enumerate(self.parameters) if p.grad is not None]
+        # Of a small weight a process may hold nothing.
+        grads = [(i, grad) for i, grad in grads if grad.numel()]
         largest = [zero] * len(self.parameters)
         norms = torch._foreach_norm([grad for _, grad in grads], float("inf")) if grads else ()
         for (index, _), norm in zip(grads, norms, strict=True):
             largest[index] = norm.float()
-        reached = torch.stack(largest) > VANISHED
+        largest_numbers = torch.stack(largest)
+        if self.sharded:
+            distributed.all_reduce(largest_numbers, distributed.ReduceOp.MAX)
+        reached = largest_numbers > VANISHED
         self._reached = reached if self._reached is None else self._reached | reached
 
     def vanished(self) -> list[str]:

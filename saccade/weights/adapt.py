@@ -1,69 +1,104 @@
-"""What a detector may have other than its weights' file: classes, and deformable convolutions."""
+"""A file's tensors in a detector with other classes, other queries, or parts that only train."""
 
-import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from saccade.config import BackboneConfig, DetectorConfig, as_class_names
-from saccade.weights.fit import expected_shapes
+from saccade.config import BackboneConfig, DetectorConfig
+from saccade.model import DetectorModel
+from saccade.weights.classes import ClassMatch, match_classes
 
-_PLACEHOLDER = re.compile(r"class \d+|LABEL_\d+")
+_CLASS_HEADS = "decoder.heads.class_heads."
 _PROPOSALS = "queries.class_head."
+_LABELS = "denoising.labels.weight"
+_QUERIES = ("queries.positions.weight", "queries.content.weight")
+_EXTRA_QUERIES = (
+    "one_to_many.learned.positions.weight",
+    "one_to_many.learned.content.weight",
+    "one_to_many.content.weight",
+)
+_ONLY_TRAINING = ("denoising.", "one_to_many.")
+_COUNTER = ".num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """A detector with other classes, and what became of them."""
+    """The tensors of a detector, and how much of them is a file's."""
 
-    config: DetectorConfig
     state: dict[str, Tensor]
-    kept: tuple[str, ...]
-    """Classes whose weights were found by their name."""
-    new: tuple[str, ...]
-    """Classes whose weights are random."""
+    classes: ClassMatch
+    from_file: dict[str, int]
+    """How many numbers of a tensor the file gave, for those that it did not give whole."""
+    left_out: tuple[str, ...]
+    """Tensors of the file without a place."""
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Tensors of which the file has nothing, counters aside."""
+        return tuple(key for key, count in self.from_file.items() if not count)
+
+    @property
+    def random(self) -> tuple[str, ...]:
+        """Tensors that hold new rows; of the first stage's heads only the old one is used."""
+        return tuple(key for key in self.from_file if not key.startswith(_PROPOSALS))
 
 
-def adapt_classes(
-    config: DetectorConfig, state: Mapping[str, Tensor], class_names: Sequence[str]
+def adapt(
+    found: DetectorConfig,
+    state: Mapping[str, Tensor],
+    wanted: DetectorConfig,
+    fresh: Mapping[str, Tensor] | None = None,
 ) -> Adapted:
-    """The detector with `class_names`: rows of classes of the same name are kept, others are new.
+    """The tensors of `wanted`: those of the file as far as they go, the others as initialised.
 
-    If the file had no names of its own and as many classes, the names are given to them in order.
-    Channel 0 of the first stage of a two-stage detector says "object", whatever its class, and
-    stays so.
+    Rows of class heads and of the denoising labels go by the names of the classes, the "no object"
+    of a softmax stays last; channel 0 of the first stage of a two-stage detector says "object",
+    whatever its class, and stays so. Of learned queries the first are kept.
+
+    Args:
+        found: The detector of the file.
+        state: Its tensors.
+        wanted: As `found` but for what `saccade.weights.fit.check_options` lets differ.
+        fresh: The tensors of a new `wanted`; one is made if they are not given.
+
+    Raises:
+        ValueError: If a tensor is missing or has another shape than it can be adapted to.
     """
-    names = as_class_names(class_names)
-    adapted_config = replace(config, class_names=names)
-    unnamed = all(_PLACEHOLDER.fullmatch(name) for name in config.class_names)
-    if names == config.class_names or (unnamed and len(names) == config.num_classes):
-        return Adapted(adapted_config, dict(state), names, ())
-    stored = {name: row for row, name in enumerate(config.class_names)}
-    rows = [stored.get(name) for name in names]
-    adapted = dict(state)
-    for key, tensor in state.items():
-        if key.startswith("decoder.heads.class_heads."):
-            others = [config.num_classes] if config.classification == "softmax" else []
-            adapted[key] = _gather(key, tensor, [*rows, *others], config)
-        elif key.startswith(_PROPOSALS):
-            adapted[key] = _gather(key, tensor, [0, *(row or None for row in rows[1:])], config)
-        elif key == "denoising.labels.weight":
-            adapted[key] = _gather(key, tensor, rows, config)
-    return Adapted(
-        adapted_config,
-        adapted,
-        kept=tuple(name for name in names if name in stored),
-        new=tuple(name for name in names if name not in stored),
-    )
+    classes = match_classes(found.class_names, wanted.class_names)
+    fresh = DetectorModel(wanted).state_dict() if fresh is None else fresh
+    adapted: dict[str, Tensor] = {}
+    from_file: dict[str, int] = {}
+    for key, initial in fresh.items():
+        rows = _rows(key, found, wanted, classes, len(initial) if initial.ndim else 0)
+        if key not in state:
+            if not key.endswith(_COUNTER):
+                _check_optional(key)
+                from_file[key] = 0
+            adapted[key] = initial.clone()
+        elif rows is None:
+            adapted[key] = state[key]
+        else:
+            kept = [(row, source) for row, source in enumerate(rows) if source is not None]
+            adapted[key] = _gather(state[key], initial, kept)
+            if len(kept) < len(initial):
+                from_file[key] = len(kept) * initial[0].numel()
+        if adapted[key].shape != initial.shape:
+            raise ValueError(
+                f"the file holds {key} of shape {list(adapted[key].shape)}, but the detector has "
+                f"{list(initial.shape)}: leave out the model options that change its shape."
+            )
+    surplus = (key for key in state if key not in fresh and not key.endswith(_COUNTER))
+    return Adapted(adapted, classes, from_file, tuple(surplus))
 
 
 def with_deformable_levels(config: DetectorConfig, backbone: BackboneConfig) -> DetectorConfig:
     """The detector with the deformable convolutions of another backbone beside its own.
 
-    It stays as it is where it has deformable convolutions elsewhere or of another kind.
+    It stays as it is where it has deformable convolutions elsewhere or of another kind. The offsets
+    of a new deformable convolution are zeros, with which it calculates what the plain one did (see
+    `saccade.model.deformable_convolution`).
     """
     own = config.backbone
     another_kind = own.deformable_levels and own.modulated != backbone.modulated
@@ -79,37 +114,41 @@ def with_deformable_levels(config: DetectorConfig, backbone: BackboneConfig) -> 
     return replace(config, backbone=deformable)
 
 
-def missing_offsets(config: DetectorConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that deformable convolutions have beside those of plain ones, all zeros.
-
-    With zeros a detector calculates what it did with plain convolutions (see
-    `saccade.model.deformable_convolution`).
-
-    Args:
-        config: The detector with deformable convolutions.
-        state: The tensors that it has already.
-    """
-    return {
-        key: torch.zeros(shape)
-        for key, shape in expected_shapes(config).items()
-        if key not in state and key.startswith("backbone.") and ".sampling_offsets." in key
-    }
-
-
-def _gather(key: str, stored: Tensor, rows: Sequence[int | None], config: DetectorConfig) -> Tensor:
-    fresh = _fresh(key, stored, len(rows), config)
-    for index, row in enumerate(rows):
-        if row is not None:
-            fresh[index] = stored[row]
-    return fresh
+def _rows(
+    key: str, found: DetectorConfig, wanted: DetectorConfig, classes: ClassMatch, count: int
+) -> Sequence[int | None] | None:
+    """The row of the file's tensor for each of the detector's; None for a tensor to take whole."""
+    no_object = [found.num_classes] if found.classification == "softmax" else []
+    if found.class_names != wanted.class_names:
+        if key.startswith(_CLASS_HEADS):
+            return [*classes.rows, *no_object]
+        if key.startswith(_PROPOSALS):
+            if classes.rows == tuple(range(found.num_classes)):
+                return None
+            return [0, *(row or None for row in classes.rows[1:]), *no_object]
+        if key == _LABELS:
+            return classes.rows
+    for keys, stored, own in (
+        (_QUERIES, found.queries.num_queries, wanted.queries.num_queries),
+        (_EXTRA_QUERIES, found.one_to_many.num_queries, wanted.one_to_many.num_queries),
+    ):
+        if key in keys and stored != own:
+            return [row if row < stored else None for row in range(count)]
+    return None
 
 
-def _fresh(key: str, stored: Tensor, count: int, config: DetectorConfig) -> Tensor:
-    if key == "denoising.labels.weight":
-        return torch.randn(count, *stored.shape[1:])
-    if key.endswith(".bias") and config.classification == "sigmoid":
-        # Every query starts as background with probability 0.99, as in a new detector.
-        return torch.full((count,), -math.log(99))
-    linear = nn.Linear(config.width, count)
-    parameter = linear.bias if key.endswith(".bias") else linear.weight
-    return parameter.detach().clone()
+def _check_optional(key: str) -> None:
+    offsets = key.startswith("backbone.") and ".sampling_offsets." in key
+    if not offsets and not key.startswith(_ONLY_TRAINING):
+        raise ValueError(
+            f"the file lacks {key}, which the detector has: leave out the model options that "
+            "change its shape."
+        )
+
+
+def _gather(stored: Tensor, initial: Tensor, kept: Sequence[tuple[int, int]]) -> Tensor:
+    gathered = initial.to(stored.dtype, copy=True)
+    if kept:
+        rows, sources = torch.tensor(kept).unbind(1)
+        gathered[rows] = stored[sources]
+    return gathered

@@ -30,6 +30,8 @@ _DAMAGE = (
     struct.error,
 )
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_PICKLED = "pytorch_model.bin"
+"""What repositories hold that were uploaded before safetensors."""
 
 
 def find_source(source: str | Path, revision: str | None = None) -> Path:
@@ -52,10 +54,14 @@ def find_source(source: str | Path, revision: str | None = None) -> Path:
 def _download(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
+    def fetch(weights: str) -> Path:
+        patterns = ["*.json", weights]
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+
     try:
-        folder = snapshot_download(
-            repository, revision=revision, allow_patterns=["*.json", "*.safetensors"]
-        )
+        folder = fetch("*.safetensors")
+        if not any(folder.glob("*.safetensors")):
+            folder = fetch(_PICKLED)
     except (OSError, ValueError) as error:
         # Of the hub's long messages the first line says what happened.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -63,7 +69,7 @@ def _download(repository: str, revision: str | None) -> Path:
             f"{repository} is no local path and could not be fetched from the Hugging Face hub "
             f"({reason}): check the name and the network, or pass a local folder."
         ) from error
-    return Path(folder)
+    return folder
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Namespace | None]:
@@ -119,8 +125,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_safetensors(folder: Path) -> dict[str, Tensor]:
+def read_tensors(folder: Path) -> dict[str, Tensor]:
     """The tensors of a folder, from one file or from the shards that its index names.
+
+    Where there is none of these, from a ``pytorch_model.bin``, whose pickle is not executed.
 
     Raises:
         ValueError: If a file is missing or damaged, or the index names one outside the folder.
@@ -129,6 +137,8 @@ def read_safetensors(folder: Path) -> dict[str, Tensor]:
     shards = [_WEIGHTS]
     if not (folder / _WEIGHTS).is_file() and (folder / _INDEX).is_file():
         shards = _shards(folder / _INDEX)
+    elif not (folder / _WEIGHTS).is_file() and (folder / _PICKLED).is_file():
+        return read_checkpoint(folder / _PICKLED)[0]
     state: dict[str, Tensor] = {}
     for shard in shards:
         if not (folder / shard).is_file():

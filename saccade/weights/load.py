@@ -12,58 +12,19 @@ from torch import Tensor
 from saccade.config import DetectorConfig, as_class_names
 from saccade.config_json import VERSION, from_dict
 from saccade.presets import preset_config
-from saccade.weights.adapt import adapt_classes, missing_offsets, with_deformable_levels
-from saccade.weights.files import find_source, read_checkpoint, read_json, read_safetensors
-from saccade.weights.fit import check_fit, check_preset
+from saccade.weights.adapt import adapt, with_deformable_levels
+from saccade.weights.files import find_source, read_checkpoint, read_json, read_tensors
+from saccade.weights.fit import check_fit, check_options, check_preset
 from saccade.weights.huggingface import translate_huggingface
 from saccade.weights.huggingface_config import recognise_huggingface
 from saccade.weights.keys import Translated, to_ours
 from saccade.weights.official import official_keys
 from saccade.weights.processor import recognise_processor
 from saccade.weights.recognise import recognise_official
+from saccade.weights.report import LoadReport, count_parts
 
 _COUNTERS = ("total_params", "total_ops", "num_batches_tracked")
 """What profilers and batch norms leave in foreign files; no one misses them."""
-
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What became of a file's content; ``str`` makes a few lines of it."""
-
-    source: str
-    layout: str
-    """"saccade", "official" or "transformers"."""
-    loaded: int
-    """Tensors of the detector that came from the file."""
-    kept: tuple[str, ...] = ()
-    """With other classes than the stored ones: those found by name. Otherwise empty."""
-    new: tuple[str, ...] = ()
-    """Classes whose rows in the class heads are random and must be trained."""
-    left_out: tuple[str, ...] = ()
-    """Tensors of the file that the detector has no place for."""
-    added: tuple[str, ...] = ()
-    """Offsets of convolutions that are deformable in the detector but plain in the file: zeros."""
-
-    @property
-    def adapted(self) -> tuple[str, ...]:
-        """What became of each class, if they are other classes than the stored ones."""
-        return (*(f"{name}: kept" for name in self.kept), *(f"{name}: new" for name in self.new))
-
-    def __str__(self) -> str:
-        lines = [f"{self.source} ({self.layout} layout): {self.loaded} tensors loaded."]
-        if self.adapted:
-            lines.append(
-                f"Class heads adapted by name: kept {_listed(self.kept)}; "
-                f"new, to be trained: {_listed(self.new)}."
-            )
-        if self.left_out:
-            lines.append(f"Left out: {_listed(self.left_out)}.")
-        if self.added:
-            lines.append(
-                f"{len(self.added)} tensors added as zeros, offsets of deformable convolutions: "
-                f"{_listed(self.added, most=1)}."
-            )
-        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -94,29 +55,80 @@ def load_weights(
         ValueError: If the source is missing, damaged, of another architecture, or contradicts
             itself or the preset.
     """
-    path = find_source(source, revision)
     known = None if preset is None else preset_config(preset)
     names = None if class_names is None else as_class_names(class_names)
-    layout, config, translated = _read_folder(path) if path.is_dir() else _read_file(path, known)
-    adapted_config = config
+    stored = _read(source, known, revision)
+    wanted = stored.config
     if known is not None and preset is not None:
-        adapted_config = with_deformable_levels(config, known.backbone)
-        check_preset(adapted_config, known, preset)
+        wanted = with_deformable_levels(wanted, known.backbone)
+        check_preset(wanted, known, preset)
+    if names is not None:
+        wanted = replace(wanted, class_names=names)
+    return stored if wanted == stored.config else _adapted(stored, wanted)
+
+
+def load_into(
+    source: str | Path,
+    wanted: DetectorConfig,
+    fresh: Mapping[str, Tensor] | None = None,
+    revision: str | None = None,
+) -> LoadedWeights:
+    """Read the weights that a detector's training is to start from.
+
+    Args:
+        source: As for `load_weights`. What an official file does not tell is taken from `wanted`.
+        wanted: The detector; it may differ from the stored one as `check_options` says. Class heads
+            are adapted by name, and of other numbers of queries the first are kept.
+        fresh: The tensors of a new detector, for what the source does not have.
+        revision: A branch, tag or commit on the hub.
+
+    Returns:
+        All tensors of `wanted`, float32.
+
+    Raises:
+        ValueError: If the source is missing, damaged, of another architecture, or was trained with
+            an option that `wanted` has otherwise.
+    """
+    stored = _read(source, wanted, revision)
+    check_options(with_deformable_levels(stored.config, wanted.backbone), wanted, str(source))
+    return _adapted(stored, wanted, fresh)
+
+
+def _read(source: str | Path, known: DetectorConfig | None, revision: str | None) -> LoadedWeights:
+    """What is stored, as it is; `known` settles what an official file does not tell."""
+    path = find_source(source, revision)
+    layout, config, translated = _read_folder(path) if path.is_dir() else _read_file(path, known)
     state = {key: _as_float32(tensor) for key, tensor in translated.state.items()}
     surplus = check_fit(config, state, str(path))
     for key in surplus:
         del state[key]
-    left_out = (*translated.left_out, *surplus)
-    report = LoadReport(str(source), layout, len(state), left_out=left_out)
-    if adapted_config != config:
-        config, added = adapted_config, missing_offsets(adapted_config, state)
-        state |= added
-        report = replace(report, added=tuple(added))
-    if names is None or names == config.class_names:
-        return LoadedWeights(config, state, report)
-    adapted = adapt_classes(config, state, names)
-    report = replace(report, kept=adapted.kept, new=adapted.new)
-    return LoadedWeights(adapted.config, adapted.state, report)
+    report = LoadReport(
+        str(source),
+        layout,
+        len(state),
+        count_parts(state),
+        left_out=(*translated.left_out, *surplus),
+    )
+    return LoadedWeights(config, state, report)
+
+
+def _adapted(
+    stored: LoadedWeights, wanted: DetectorConfig, fresh: Mapping[str, Tensor] | None = None
+) -> LoadedWeights:
+    found, report = stored.config, stored.report
+    adapted = adapt(found, stored.state, wanted, fresh)
+    counts = (found.queries.num_queries, wanted.queries.num_queries)
+    report = replace(
+        report,
+        loaded=report.loaded - len(adapted.left_out),
+        parts=count_parts(adapted.state, adapted.from_file),
+        classes=adapted.classes if found.class_names != wanted.class_names else None,
+        queries=counts if counts[0] != counts[1] else None,
+        left_out=(*report.left_out, *adapted.left_out),
+        added=adapted.added,
+        random=adapted.random,
+    )
+    return LoadedWeights(wanted, adapted.state, report)
 
 
 def _read_file(path: Path, preset: DetectorConfig | None) -> tuple[str, DetectorConfig, Translated]:
@@ -129,7 +141,7 @@ def _read_file(path: Path, preset: DetectorConfig | None) -> tuple[str, Detector
 
 def _read_folder(folder: Path) -> tuple[str, DetectorConfig, Translated]:
     description = read_json(folder / "config.json")
-    state = read_safetensors(folder)
+    state = read_tensors(folder)
     if description.get("format") == "saccade":
         with _naming(folder / "config.json"):
             return "saccade", _own_config(description), Translated(state, [])
@@ -169,10 +181,3 @@ def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _as_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.float32) if tensor.is_floating_point() else tensor
-
-
-def _listed(names: Sequence[str], most: int = 5) -> str:
-    if not names:
-        return "none"
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

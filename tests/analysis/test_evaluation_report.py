@@ -1,5 +1,6 @@
 import base64
 import io
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -74,7 +75,8 @@ def test_the_report_is_one_file_that_says_what_is_wrong(
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.yaml").write_text("learning_rate: 2e-4\n")
-    (run / "evaluations.jsonl").write_text('{"minutes": 1, "AP": 0.2, "AP50": 0.4}\n')
+    record = {"epoch": 1, "step": 20, "minutes": 1, "AP": 0.2, "AP50": 0.4, "AP75": 0.1}
+    (run / "evaluations.jsonl").write_text(json.dumps(record) + "\n")
     file = tmp_path / "new" / "report.html"
     write_report(file, subject(tmp_path, str(run / "best")), evaluator, evaluator.compute())
     page = file.read_text("utf-8")

@@ -30,7 +30,7 @@ from saccade.model import DetectorModel
 from saccade.run import SplitEvaluation
 from saccade.run_config import RunConfig
 from saccade.settings import read_yaml, write_yaml
-from saccade.training.checkpoint import Progress, save_checkpoint
+from saccade.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from tests.conftest import small_config
 
 NUMBERS = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 0.25)
@@ -57,7 +57,8 @@ class Training:
         self.calls.append((place, resume))
         folder.mkdir(parents=True, exist_ok=True)
         write_yaml(config, folder / "config.yaml")
-        save_checkpoint(folder / "last.ckpt", Progress(config.epochs, config.epochs, 60.0), {}, {})
+        progress = Progress(config.epochs, config.epochs, 60.0)
+        save_checkpoint(folder / "last.ckpt", Checkpoint(progress, {}, {}))
         self.problem(place)
         record = {"epoch": config.epochs, "step": config.epochs, "minutes": 1.0, **NUMBERS}
         (folder / "evaluations.jsonl").write_text(json.dumps(record) + "\n")

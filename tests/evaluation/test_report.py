@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -34,6 +35,15 @@ def test_prints_percents_and_every_class() -> None:
     ]
 
 
+def test_another_limit_of_detections_is_said() -> None:
+    console = Console(file=io.StringIO(), width=100)
+    print_table(replace(RESULT, max_detections=500), console)
+    said = console.file.getvalue()
+    assert "AR10  AR500" in said
+    assert "AR100" not in said
+    assert "Up to 500 detections of an image and class count, in AP and AR (COCO: 100)." in said
+
+
 def test_writes_every_number_as_json(tmp_path: Path) -> None:
     write_json(RESULT, tmp_path / "result.json")
     content = json.loads((tmp_path / "result.json").read_text("utf-8"))
@@ -41,5 +51,6 @@ def test_writes_every_number_as_json(tmp_path: Path) -> None:
         "per_class": RESULT.per_class,
         "per_class_ap50": RESULT.per_class_ap50,
         "undetected": ["[bold]"],
+        "max_detections": 100,
     }
     assert len(RESULT.numbers) == 12

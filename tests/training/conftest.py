@@ -19,7 +19,8 @@ OBJECTS = [
 
 @pytest.fixture
 def run(write_coco: Callable[..., Split], tmp_path: Path) -> RunConfig:
-    """Two epochs of two steps on four images, one of them without objects, and no analysis."""
+    """Two epochs of two steps on four images, one of them without objects; neither analysis,
+    pictures nor report."""
     write_coco({1: (48, 64), 2: (48, 64), 3: (64, 48), 4: (48, 64)}, OBJECTS[:3])
     config = for_detector(small_config("two-stage"))
     return replace(
@@ -31,4 +32,6 @@ def run(write_coco: Callable[..., Split], tmp_path: Path) -> RunConfig:
         epochs=2,
         batch_size=2,
         analyse=0,
+        pictures=0,
+        report=False,
     )

@@ -15,6 +15,7 @@ from saccade.structures import Batch, Targets
 from saccade.training import loop
 from saccade.training.checkpoint import load_checkpoint
 from saccade.training.guards import Moment, NonFiniteGuard, find_non_finite
+from saccade.training.step_images import StepImages
 from saccade.training.watch import FIRST_STEPS, MATCH_STEPS, GradientTracker, Watch, has_fallen
 
 
@@ -118,7 +119,7 @@ class Small(nn.Module):
 def moment() -> Moment:
     batch = Batch.from_images([torch.ones(3, 4, 4)])
     targets = Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), (4, 4), image_id=7)
-    return Moment(batch, [targets], seed=1, name="step 1")
+    return Moment(batch, [targets], seed=1, name="step 1", images=StepImages((1,)))
 
 
 def test_the_search_leaves_the_model_as_it_was() -> None:

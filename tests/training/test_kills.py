@@ -31,7 +31,13 @@ def test_a_run_killed_twenty_times_equals_the_whole_one_bitwise(
     run: RunConfig, tmp_path: Path
 ) -> None:
     config = replace(
-        run, epochs=20, num_evaluations=10, batch_size=1, accumulate=2, checkpoint_minutes=0.0
+        run,
+        epochs=20,
+        num_evaluations=10,
+        batch_size=1,
+        accumulate=2,
+        ema=0.99,
+        checkpoint_minutes=0.0,
     )
     context = multiprocessing.get_context("forkserver")
     # Each process is forked from one that has imported everything.

@@ -176,13 +176,25 @@ def test_cosine_schedule_falls_from_the_end_of_the_warmup():
     assert factors == pytest.approx([0.0, 0.5, 1.0, 0.55, 0.1])
 
 
+def test_flat_cosine_schedule_falls_from_its_knee():
+    schedule = ScheduleConfig(kind="flat-cosine", warmup=0.1, flat_until=0.6, final_factor=0.2)
+    moments = (0.0, 0.05, 0.1, 0.4, 0.6, 0.8, 1.0, 1.2)
+    factors = [learning_rate_factor(progress, schedule) for progress in moments]
+    assert factors == pytest.approx([0.0, 0.5, 1.0, 1.0, 1.0, 0.6, 0.2, 0.2])
+
+
+def test_flat_cosine_schedule_without_a_fall_is_flat():
+    schedule = ScheduleConfig(kind="flat-cosine", flat_until=1.0)
+    assert [learning_rate_factor(progress, schedule) for progress in (0.0, 1.0, 1.5)] == [1.0] * 3
+
+
 def test_warmup_precedes_the_step():
     schedule = ScheduleConfig(warmup=0.5, drop_at=0.8)
     factors = [learning_rate_factor(progress, schedule) for progress in (0.25, 0.5, 0.79, 0.8)]
     assert factors == [0.5, 1.0, 1.0, 0.1]
 
 
-@pytest.mark.parametrize("kind", ["step", "cosine"])
+@pytest.mark.parametrize("kind", ["step", "cosine", "flat-cosine"])
 def test_run_that_overstays_keeps_its_last_factor(kind):
     schedule = ScheduleConfig(kind=kind, final_factor=0.05)
     assert learning_rate_factor(1.3, schedule) == learning_rate_factor(1.0, schedule)
@@ -201,6 +213,11 @@ def test_progress_that_is_no_fraction(progress):
     ("values", "message"),
     [
         ({"warmup": 1.0}, r"schedule\.warmup is 1\.0: expected a fraction of the run, at least 0"),
+        (
+            {"kind": "flat-cosine", "warmup": 0.2, "flat_until": 0.1},
+            r"schedule\.flat_until is 0\.1: expected a fraction .* the warm-up, 0\.2, to 1",
+        ),
+        ({"flat_until": 30.0}, r"schedule\.flat_until is 30\.0: expected a fraction of the run"),
         ({"drop_at": 40.0}, r"schedule\.drop_at is 40\.0: expected a fraction of the run, 0 to 1"),
     ],
 )

@@ -40,7 +40,8 @@ def test_our_layout_keeps_everything(nano, assert_same, tmp_path):
     assert loaded.config == config
     assert_same(loaded.state, state)
     assert loaded.report.layout == "saccade"
-    assert str(loaded.report).endswith(f"(saccade layout): {len(state)} tensors loaded.")
+    expected = f"(saccade layout): {len(state)} tensors loaded, 3.2 M parameters."
+    assert str(loaded.report).endswith(expected)
     assert load_weights(tmp_path / "deep" / "folder" / "model.safetensors").config == config
 
 
@@ -87,7 +88,9 @@ def test_other_classes_keep_rows_by_name(nano, tmp_path):
     DetectorModel(loaded.config).load_state_dict(loaded.state)
     assert loaded.report.kept == ("bird", "cat")
     assert loaded.report.adapted == ("bird: kept", "cat: kept", "bolt: new", "nut: new")
-    assert "kept bird, cat; new, to be trained: bolt, nut." in str(loaded.report)
+    assert "2 of 4 kept by name: bird, cat; new, to be trained: bolt, nut; dropped: dog." in str(
+        loaded.report
+    )
 
 
 def test_the_first_stage_still_ranks_by_its_channel_0(nano, tmp_path):

@@ -62,7 +62,16 @@ class Folded:
     text: str
 
 
-Block = Heading | Paragraph | Bullets | Code | Table | Picture | Folded
+@dataclass(frozen=True)
+class Markup:
+    """A part of the page as it is, whatever it shows escaped already."""
+
+    html: str
+    text: str
+    """What stands for it in Markdown."""
+
+
+Block = Heading | Paragraph | Bullets | Code | Table | Picture | Folded | Markup
 
 STYLE = """
 :root { color-scheme: light; }
@@ -93,13 +102,19 @@ def to_markdown(title: str, blocks: Sequence[Block]) -> str:
     return "\n\n".join([f"# {title}", *map(_markdown, blocks)]) + "\n"
 
 
-def to_html(title: str, blocks: Sequence[Block]) -> str:
-    """The report in one file, pictures included."""
+def to_html(title: str, blocks: Sequence[Block], style: str = "") -> str:
+    """The report in one file, pictures included.
+
+    Args:
+        title: Of the page.
+        blocks: One below the other.
+        style: CSS that comes after the usual one.
+    """
     body = "\n".join(map(_html, blocks))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n"
         f"<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
     )
 
@@ -115,6 +130,8 @@ def _markdown(block: Block) -> str:
         return f"```bash\n{block.text}\n```"
     if isinstance(block, Folded):
         return f"{block.title}\n\n```\n{block.text}\n```"
+    if isinstance(block, Markup):
+        return block.text
     if isinstance(block, Picture):
         return f"![{block.caption}]({block.file.name})\n\n*{block.caption}*"
     rules = ["---", *("---:" for _ in block.header[1:])]
@@ -134,6 +151,8 @@ def _html(block: Block) -> str:
         return f"<ul>{items}</ul>"
     if isinstance(block, Code):
         return f"<pre>{escape(block.text)}</pre>"
+    if isinstance(block, Markup):
+        return block.html
     if isinstance(block, Folded):
         title, text = escape(block.title), escape(block.text)
         return f"<details><summary>{title}</summary><pre>{text}</pre></details>"

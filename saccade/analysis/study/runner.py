@@ -115,6 +115,9 @@ def check_unchanged(now: RunConfig, folder: Path) -> None:
         model=replace(kept.model, class_names=now.model.class_names),
         data=now.data,
         num_workers=now.num_workers,
+        pictures=now.pictures,
+        report=now.report,
+        trackers=now.trackers,
     )
     differing = [
         field.name

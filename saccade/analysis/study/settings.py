@@ -154,6 +154,8 @@ def run_config(
         epochs=(settings.epochs or DEFAULT_EPOCHS) * row.times,
         minutes=None if settings.minutes is None else settings.minutes * row.times,
         num_evaluations=settings.num_evaluations,
+        pictures=0,
+        report=False,
         seed=seed,
     )
 

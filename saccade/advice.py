@@ -1,0 +1,93 @@
+"""What a run on few images should be told before it starts."""
+
+import math
+import shlex
+
+from saccade.config import DetectorConfig
+from saccade.run_config import RunConfig
+
+FEW_IMAGES = 500
+VERY_FEW_IMAGES = 100
+FEW_OBJECTS = 20
+"""Of each class, on average."""
+FEW_STEPS = 300
+
+
+def advice(config: RunConfig, num_images: int, num_objects: int) -> list[str]:
+    """Sentences with the command or the options that would help; none where nothing is to be said.
+
+    Args:
+        config: The run, with the classes of its dataset.
+        num_images: Of the split that is trained on.
+        num_objects: In all of its images.
+    """
+    found = []
+    trained = config.weights is not None
+    small = config.model.backbone.name == "small-resnet"
+    if num_images < FEW_IMAGES and not trained and not small:
+        found.append(
+            f"{num_images} images are few for a {config.model.backbone.name} detector from "
+            f"{'ImageNet' if config.pretrained_backbone else 'random'} weights. Start from one "
+            f"that knows objects: saccade train --data {shlex.quote(config.data)} "
+            f"--weights {_published(config.model) or 'FILE'}"
+            + (" --freeze backbone" if num_images < VERY_FEW_IMAGES else "")
+        )
+    elif num_images < FEW_IMAGES and not trained:
+        found.append(
+            f"{num_images} images are few to start from random weights with. If you have any run "
+            "of this preset, on whatever objects, start from it: --weights RUN/best"
+        )
+    if trained and num_images < VERY_FEW_IMAGES and not config.freeze and not small:
+        found.append(
+            f"{num_images} images can hardly better a {config.model.backbone.name} that is trained "
+            "already: --freeze backbone saves time and memory, and compare both on the val split."
+        )
+    steps = num_steps(config, num_images)
+    if steps is not None and steps < FEW_STEPS and num_images:
+        longer = math.ceil(config.epochs * FEW_STEPS / steps)
+        found.append(
+            f"The run has {steps} steps of {_images_per_step(config)} images: expected some "
+            f"hundreds at least. Add epochs (--epochs {longer})"
+            + (", or take fewer images a step (--accumulate 1)." if config.accumulate > 1 else ".")
+        )
+    per_class = num_objects / config.model.num_classes
+    if num_objects and per_class < FEW_OBJECTS:
+        found.append(
+            f"There are {per_class:.0f} objects a class to learn from ({num_objects} of "
+            f"{config.model.num_classes} classes): some more marked images are worth more than "
+            "any option."
+        )
+    return found
+
+
+def num_steps(config: RunConfig, num_images: int) -> int | None:
+    """How many steps a run takes; None for one that is bound by minutes."""
+    if config.minutes is not None:
+        return None
+    processes = config.launch.devices * config.launch.num_nodes
+    batches = max(1, num_images // (config.batch_size * processes))
+    return config.epochs * math.ceil(batches / config.accumulate)
+
+
+def _images_per_step(config: RunConfig) -> int:
+    launch = config.launch
+    return config.batch_size * config.accumulate * launch.devices * launch.num_nodes
+
+
+def _published(model: DetectorConfig) -> str | None:
+    """The id of published weights for a detector of this structure on the Hugging Face hub."""
+    backbone, dilated = model.backbone.name, model.backbone.dilated
+    plain = model.neck.kind == "projection" and model.selection.kind == "none"
+    if not plain or model.queries.source == "tokens":
+        return None
+    if model.encoder.attention == "dense" and model.classification == "softmax":
+        size = {"resnet50": "50", "resnet101": "101"}.get(backbone)
+        return size and f"facebook/detr-resnet-{size}" + ("-dc5" if dilated else "")
+    if model.encoder.attention != "deformable" or backbone != "resnet50":
+        return None
+    if model.num_levels == 1:
+        return "SenseTime/deformable-detr-single-scale" + ("-dc5" if dilated else "")
+    steps = {"two-stage": "-with-box-refine-two-stage"}.get(model.queries.source, "")
+    if not steps and model.decoder.refined:
+        steps = "-with-box-refine"
+    return f"SenseTime/deformable-detr{steps}"

@@ -1,0 +1,1 @@
+"""What will hurt a training run, said before its first epoch: `saccade doctor`."""

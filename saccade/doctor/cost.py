@@ -1,0 +1,335 @@
+"""How long an epoch takes on this machine, and whether a step fits into its memory."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+import numpy as np
+
+from saccade.config_json import to_dict
+from saccade.doctor.findings import Finding, Severity, counted
+from saccade.doctor.geometry import resized, training_sides, typical_size
+from saccade.doctor.recipe_lint import lint_gradients, lint_minutes
+from saccade.doctor.tables import SplitTable
+from saccade.run_config import RunConfig
+
+SECONDS = 25.0
+"""For the steps themselves."""
+MOST_SECONDS = 45.0
+"""For the steps, kernels compiled meanwhile included; then the process is ended."""
+START_SECONDS = 60.0
+"""Until the detector is built."""
+_LOOK_EVERY = 0.1
+TIGHT = 0.85
+SPARE = 0.92
+"""Of the memory that is free: a process that takes more is ended, before the system does so."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of one size of batch."""
+
+    num_images: int
+    size: tuple[int, int]
+    seconds: float
+    peak: int
+
+    @property
+    def pixels(self) -> int:
+        """Of all images."""
+        return self.num_images * self.size[0] * self.size[1]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What training steps took, and what follows for the run."""
+
+    device: str
+    steps: tuple[Measured, ...]
+    usual: tuple[int, int]
+    """(height, width) in pixels of a usual training image."""
+    largest: tuple[int, int]
+    """(height, width) in pixels of a batch of the largest ones."""
+    batch_size: int
+    free: int
+    """Bytes of memory, before the steps."""
+    unreached: tuple[str, ...] = ()
+    too_large: bool = False
+    """Whether a step did not fit."""
+    ended: bool = False
+    """Whether the time was over before a step was complete."""
+    failed: str = ""
+    """Why nothing could be measured."""
+
+    @property
+    def seconds(self) -> float | None:
+        """Of a usual batch: measured, or from the nearest that was, by its pixels."""
+        if not self.steps:
+            return None
+        pixels = self.batch_size * self.usual[0] * self.usual[1]
+        nearest = min(self.steps, key=lambda step: abs(step.pixels - pixels))
+        return nearest.seconds * pixels / nearest.pixels
+
+    @property
+    def peak(self) -> int | None:
+        """Bytes at the worst moment of a batch of the largest images: measured or extrapolated."""
+        if not self.steps:
+            return None
+        pixels = self.batch_size * self.largest[0] * self.largest[1]
+        last = self.steps[-1]
+        if len(self.steps) == 1 or last.pixels >= pixels:
+            return round(last.peak * max(1.0, pixels / last.pixels))
+        before = self.steps[-2]
+        slope = max(0.0, (last.peak - before.peak) / max(1, last.pixels - before.pixels))
+        return round(last.peak + slope * (pixels - last.pixels))
+
+
+def measure_cost(
+    table: SplitTable, config: RunConfig, tick: Callable[[], None] = lambda: None
+) -> Cost:
+    """Take training steps in another process, for half a minute or so.
+
+    Noise takes the place of images, and boxes drawn at random that of objects, as many as there are
+    on a crowded image. The process is ended when it takes more memory than is free, or too long.
+
+    Args:
+        table: The split that is trained on.
+        config: The run.
+        tick: Called now and then while it goes on.
+    """
+    usual_sides, largest_sides = training_sides(config)
+    usual = typical_size(resized(table.sizes, usual_sides))
+    every = resized(table.sizes, largest_sides)
+    height, width = np.quantile(every, 0.98, axis=0).astype(int).tolist()
+    objects = max(1, int(np.quantile(table.per_image, 0.95)))
+    batch = config.batch_size
+    steps: list[dict[str, Any]] = [{"num_images": 1, "size": usual, "repeats": 1}]
+    steps += [{"num_images": batch, "size": usual, "repeats": 4}]
+    steps += [{"num_images": batch, "size": (height, width), "repeats": 1}]
+    if batch == 1:
+        steps.pop(0)
+    if (height, width) == usual:
+        steps.pop()
+    task = {
+        "config": to_dict(config),
+        "seconds": SECONDS,
+        "steps": [{**step, "num_objects": objects} for step in steps],
+    }
+    free = free_memory()
+    lines, why = _run(task, free, tick)
+    found = {key: value for line in lines for key, value in line.items() if key != "step"}
+    measured = [line["step"] for line in lines if "step" in line]
+    if "cuda" in str(found.get("device", "")):
+        free = _free_on_gpu()
+    return Cost(
+        device=str(found.get("name", "")),
+        steps=tuple(
+            Measured(each["num_images"], tuple(each["size"]), each["seconds"], each["peak"])
+            for each in measured
+        ),
+        usual=usual,
+        largest=(height, width),
+        batch_size=batch,
+        free=free,
+        unreached=tuple(found.get("unreached", ())),
+        too_large=why == "memory" or bool(found.get("too_large")),
+        ended=why == "time",
+        failed=why if why not in ("", "memory", "time") else "",
+    )
+
+
+def cost_findings(cost: Cost, config: RunConfig, num_images: int) -> list[Finding]:
+    """What the steps say about the run."""
+    if cost.failed:
+        return [
+            Finding(
+                Severity.LOOK,
+                "cost",
+                f"training steps could not be measured ({cost.failed})",
+                "try saccade train --check",
+            )
+        ]
+    findings = [*lint_gradients(list(cost.unreached)), *_memory(cost)]
+    seconds = cost.seconds
+    if seconds is None:
+        if not cost.too_large:
+            findings.append(
+                Finding(
+                    Severity.LOOK,
+                    "cost",
+                    f"not one training step was complete within {MOST_SECONDS:.0f} seconds on this "
+                    f"machine ({_conditions(cost)}), so that a run would take very long",
+                    "repeat when kernels are compiled and nothing else runs, then take a smaller "
+                    "preset, such as deformable-detr-nano, or another machine",
+                )
+            )
+        return findings
+    processes = config.launch.devices * config.launch.num_nodes
+    batches = max(1, num_images // (config.batch_size * processes))
+    epoch = seconds * batches
+    run = (
+        f"{config.minutes:g} minutes are {config.minutes * 60 / epoch:.1f} epochs"
+        if (config.minutes)
+        else f"{counted(config.epochs, 'epoch')} {duration(config.epochs * epoch)}"
+    )
+    height, width = cost.usual
+    findings.append(
+        Finding(
+            Severity.INFORMATION,
+            "cost",
+            f"a batch of {counted(cost.batch_size, 'image')} of {width} x {height} pixels takes "
+            f"{seconds:.2g} seconds on this machine ({_conditions(cost)}), an epoch of "
+            f"{counted(batches, 'batch', 'batches')} {duration(epoch)}, {run}; reading images and "
+            "evaluating come on top",
+        )
+    )
+    return [*findings, *lint_minutes(config, epoch)]
+
+
+def _conditions(cost: Cost) -> str:
+    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > 1.5 * (os.cpu_count() or 1)
+    return f"{cost.device}, which other work keeps busy now" if busy else cost.device
+
+
+def _memory(cost: Cost) -> list[Finding]:
+    peak, size = cost.peak, f"{cost.largest[1]} x {cost.largest[0]}"
+    images = f"a batch of {counted(cost.batch_size, 'image')} of {size} pixels"
+    remedy = (
+        "take a smaller --batch-size with a larger --accumulate, smaller "
+        "--augmentation.short-sides and --augmentation.max-side, or a smaller preset"
+    )
+    if cost.too_large or (peak is not None and peak > cost.free):
+        needs = "" if cost.too_large or peak is None else f" needs about {gigabytes(peak)} and"
+        return [
+            Finding(
+                Severity.HURTS,
+                "memory",
+                f"{images}{needs} does not fit into the {gigabytes(cost.free)} of memory that are "
+                "free here, so that the run will be killed",
+                remedy,
+            )
+        ]
+    if peak is None:
+        return []
+    tight = peak > TIGHT * cost.free
+    return [
+        Finding(
+            Severity.LOOK if tight else Severity.INFORMATION,
+            "memory",
+            f"training takes about {gigabytes(peak)} of the {gigabytes(cost.free)} of memory that "
+            f"are free, with {images}, the largest"
+            + (", which leaves little for anything else" if tight else ""),
+            remedy if tight else "",
+        )
+    ]
+
+
+def duration(seconds: float) -> str:
+    """In the unit that suits.
+
+    >>> duration(3.21), duration(300), duration(40_000), duration(400_000)
+    ('3.2 seconds', '5 minutes', '11 hours', '4.6 days')
+    """
+    for unit, length in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            number = seconds / length
+            return (
+                f"{number:.1f} {unit}"
+                if number < 9.5 and unit == "days"
+                else f"{number:.0f} {unit}"
+            )
+    return f"{seconds:.1f} seconds"
+
+
+def gigabytes(count: int) -> str:
+    """Bytes, for people.
+
+    >>> gigabytes(2_500_000_000)
+    '2.5 GB'
+    """
+    return f"{count / 1e9:.1f} GB"
+
+
+def free_memory() -> int:
+    """Bytes that a process may still take on this machine, or in this container."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    free = page * os.sysconf("SC_PHYS_PAGES")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                free = 1024 * int(line.split()[1])
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdecimal():
+        free = min(free, max(0, int(text) - int(used.read_text())))
+    return free
+
+
+def _free_on_gpu() -> int:
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0])
+
+
+def _run(
+    task: dict[str, Any], free: int, tick: Callable[[], None]
+) -> tuple[list[dict[str, Any]], str]:
+    """What the process wrote, and why it was ended: "memory", "time", an error, or nothing."""
+    with TemporaryFile("w+") as source, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        json.dump(task, source)
+        source.seek(0)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "saccade.doctor.steps"], stdin=source, stdout=out, stderr=err
+        )
+        why = ""
+        try:
+            why = _watch(process, out, free, tick)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        lines = [json.loads(line) for line in _read(out) if line.startswith("{")]
+        if not why and process.returncode < 0:
+            # Whoever kills a process that did nothing wrong does so for want of memory.
+            why = "memory"
+        elif not why and process.returncode:
+            why = (_read(err) or ["no message"])[-1].strip()
+    return lines, why
+
+
+def _watch(
+    process: subprocess.Popen[bytes], out: IO[str], free: int, tick: Callable[[], None]
+) -> str:
+    ends, built = time.perf_counter() + START_SECONDS, False
+    while process.poll() is None:
+        if not built and os.fstat(out.fileno()).st_size:
+            ends, built = time.perf_counter() + MOST_SECONDS, True
+        if time.perf_counter() > ends:
+            return "time" if built else f"no detector was built within {START_SECONDS:.0f} seconds"
+        if _resident(process.pid) > SPARE * free:
+            return "memory"
+        tick()
+        time.sleep(_LOOK_EVERY)
+    return ""
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory of a process; 0 where the system does not tell."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
+    return 1024 * int(sizes[0]) if sizes else 0
+
+
+def _read(stream: IO[str]) -> list[str]:
+    stream.seek(0)
+    return stream.read().splitlines()

@@ -1,0 +1,141 @@
+"""The processes of a run: how they start, and how they end together."""
+
+import inspect
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning.fabric import Fabric
+from lightning.fabric.loggers.logger import Logger
+from lightning.fabric.strategies.ddp import DDPStrategy
+from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
+from lightning.fabric.strategies.strategy import Strategy
+from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
+
+from saccade.run_config import LaunchConfig
+from saccade.training.sharding import shard
+from saccade.training.stopping import Stopped
+
+_runs = itertools.count()
+"""Numbers the runs of a process, alike in all processes of a run."""
+
+
+class EndedElsewhere(Exception):
+    """Another process of the run ended first, and has said why."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("another process of this run ended first; its message says why.")
+        self.status = status
+        """The exit status that fits what this process was doing."""
+
+
+def launch(config: LaunchConfig, loggers: Sequence[Logger]) -> Fabric:
+    """Join the processes of a run, or start them where nobody has.
+
+    Args:
+        config: Which devices; under torchrun it has said already how many processes there are.
+        loggers: Of the run.
+
+    Raises:
+        ValueError: If these devices cannot train here.
+    """
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
+    nodes = int(os.environ["WORLD_SIZE"]) // local if local else config.num_nodes
+    devices = local or config.devices
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            strategy=_strategy(config, devices * nodes),
+            loggers=list(loggers),
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{devices} x {config.accelerator} cannot train here "
+            f"({' '.join(str(error).split())}): see --launch.accelerator and --launch.devices."
+        ) from error
+    fabric.launch()
+    return fabric
+
+
+def is_restart() -> bool:
+    """Whether torchrun has started this process in place of one that failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def may_restart() -> bool:
+    """Whether torchrun will start the command again when a process fails."""
+    return int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+
+
+def exit_status(status: int) -> int:
+    """What a process ends with whose run ended with a status.
+
+    Where Fabric started the processes, it kills all others as soon as one ends with another status
+    than 0, and that of the first counts. torchrun asks all of them.
+    """
+    started_by_fabric = "LOCAL_WORLD_SIZE" not in os.environ
+    return 0 if started_by_fabric and int(os.environ.get("LOCAL_RANK", "0")) else status
+
+
+@contextmanager
+def ending_together(folder: Path) -> Iterator[None]:
+    """Let one process say why a run ended, the first one that knows.
+
+    The others notice only that they lost it. They raise `EndedElsewhere`, which is no message of
+    its own.
+
+    Args:
+        folder: The run folder, for the message if a process was killed and could say nothing.
+
+    Raises:
+        EndedElsewhere: In place of any exception but the first one.
+        ConnectionError: If a process is lost, and none has said why.
+    """
+    run = next(_runs)
+    try:
+        yield
+    except BaseException as error:
+        if not distributed.is_available() or not distributed.is_initialized():
+            raise
+        if not _is_first(run):
+            raise EndedElsewhere(error.status if isinstance(error, Stopped) else 2) from error
+        if _is_lost_connection(error):
+            raise ConnectionError(
+                "the connection to another process of the run is lost, and that process has not "
+                "said why: it was killed, perhaps because memory ran out, or the network failed. "
+                f"What was saved last is in {folder}: resume the run (--resume)."
+            ) from error
+        raise
+
+
+def _strategy(config: LaunchConfig, num_processes: int) -> Strategy | str:
+    if num_processes == 1:
+        return "auto"
+    if config.strategy == "fsdp":
+        return ModelParallelStrategy(shard, num_processes, tensor_parallel_size=1)
+    # By default all buffers are sent in every step; the loop sends those that change.
+    options = inspect.signature(DistributedDataParallel).parameters
+    name = "forward_sync_buffers" if "forward_sync_buffers" in options else "broadcast_buffers"
+    return DDPStrategy(**{name: False})
+
+
+def _is_first(run: int) -> bool:
+    """Whether no other process of the run has ended before."""
+    try:
+        store = distributed.distributed_c10d._get_default_store()
+        return store.add(f"saccade/run-{run}/ended", 1) == 1
+    except RuntimeError:
+        # Without torchrun the first process keeps the store, and has taken it along.
+        return False
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    # Gloo's errors are plain ones.
+    return isinstance(error, distributed.DistError) or (
+        isinstance(error, RuntimeError) and "gloo" in str(error)
+    )
