@@ -30,7 +30,6 @@ def advice(config: RunConfig, num_images: int, num_objects: int) -> list[str]:
             f"{'ImageNet' if config.pretrained_backbone else 'random'} weights. Start from one "
             f"that knows objects: saccade train --data {shlex.quote(config.data)} "
             f"--weights {_published(config.model) or 'FILE'}"
-            + (" --freeze backbone" if num_images < VERY_FEW_IMAGES else "")
         )
     elif num_images < FEW_IMAGES and not trained:
         found.append(
@@ -39,8 +38,9 @@ def advice(config: RunConfig, num_images: int, num_objects: int) -> list[str]:
         )
     if trained and num_images < VERY_FEW_IMAGES and not config.freeze and not small:
         found.append(
-            f"{num_images} images can hardly better a {config.model.backbone.name} that is trained "
-            "already: --freeze backbone saves time and memory, and compare both on the val split."
+            f"{num_images} images can hardly better a {config.model.backbone.name} that has seen "
+            "images like them: try --freeze backbone too, which takes less time and memory. Where "
+            "they look otherwise it costs AP."
         )
     steps = num_steps(config, num_images)
     if steps is not None and steps < FEW_STEPS and num_images:

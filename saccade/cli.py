@@ -24,7 +24,7 @@ from saccade.cli_arguments import (
 )
 from saccade.fine_tuning import fine_tuning
 from saccade.presets import PRESETS, preset_config, presets
-from saccade.recipes import for_detector
+from saccade.recipes import for_detector, with_mixed_queries
 from saccade.run_config import RunConfig
 from saccade.settings import free_folder, read_yaml
 
@@ -69,6 +69,8 @@ def train(arguments: Sequence[str]) -> int:
     if distributed.is_initialized() and distributed.get_rank() > 0:
         return 0
     print(f"\nThe run is in {out}: weights in best/ and last/, TensorBoard files in logs/.")
+    if parsed.run.report:
+        print(f"How it went, and what goes wrong: {out / 'report.html'}")
     print(f"Next: saccade eval --weights {out / 'best'} --data {parsed.run.data}")
     return 0
 
@@ -87,6 +89,7 @@ def _starting_point(arguments: Sequence[str]) -> RunConfig:
     """The run whose values the other options change: of a preset, a file, or given weights."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset")
+    first.add_argument("--recipe")
     first.add_argument("--config", type=Path)
     first.add_argument("--weights")
     first.add_argument("--out", type=Path)
@@ -97,6 +100,12 @@ def _starting_point(arguments: Sequence[str]) -> RunConfig:
             "--preset cannot be given with --config or --resume: these say already what the "
             "detector is."
         )
+    if chosen.recipe and (chosen.config or chosen.resume):
+        raise ValueError(
+            "--recipe cannot be given with --config or --resume: these say already how the "
+            "detector is trained."
+        )
+    recipe = chosen.recipe or "fast"
     if chosen.resume:
         if chosen.out is None:
             raise ValueError("--resume needs the folder of the run: name it with --out.")
@@ -107,10 +116,12 @@ def _starting_point(arguments: Sequence[str]) -> RunConfig:
         from saccade.weights import load_weights
 
         stored = load_weights(chosen.weights).config
-        return fine_tuning(for_detector(replace(stored, class_names=("object",))))
+        return fine_tuning(for_detector(replace(stored, class_names=("object",)), recipe))
     # The dataset brings the classes; COCO's would only fill the help.
-    run = for_detector(preset_config(chosen.preset or DEFAULT_PRESET, class_names=["object"]))
-    return run if chosen.weights is None else fine_tuning(run)
+    model = preset_config(chosen.preset or DEFAULT_PRESET, class_names=["object"])
+    if chosen.weights is not None:
+        return fine_tuning(for_detector(model, recipe))
+    return for_detector(with_mixed_queries(model) if recipe == "fast" else model, recipe)
 
 
 def evaluate(arguments: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from saccade.recipes import RecipeName
 from saccade.run_config import OnBrokenImage, RunConfig
 
 
@@ -19,8 +20,11 @@ class TrainArguments:
     """
 
     preset: str | None = None
-    """Which detector, and its recipe: see `saccade presets`. The two-stage Deformable DETR with
-    ResNet-50 if neither this nor --config nor --weights says otherwise."""
+    """Which detector: see `saccade presets`. The two-stage Deformable DETR with ResNet-50 if
+    neither this nor --config nor --weights says otherwise."""
+    recipe: RecipeName | None = None
+    """How it is trained, unless --config says it: "fast", the default, with what has been found
+    since Deformable DETR, or "paper", exactly as was published."""
     config: Path | None = None
     """A run's YAML file instead of a preset, such as the config.yaml of a run folder."""
     out: Path | None = None
@@ -145,6 +149,8 @@ class DoctorArguments:
     ResNet-50 if neither this nor --config nor --weights says otherwise."""
     config: Path | None = None
     """For the run that this YAML file describes, such as the config.yaml of a run folder."""
+    recipe: RecipeName | None = None
+    """How the detector will be trained: see `saccade train`."""
     out: Path | None = None
     """Where report.html goes; by default runs/doctor, runs/doctor-2 and so on."""
     measure: bool = True

@@ -5,25 +5,32 @@ from dataclasses import replace
 from saccade.run_config import RunConfig
 
 SHORTER = 4
-"""The divisor of the epochs, and as far as batches are added up, of images and rate a step."""
+"""The divisor of the epochs and of the images a step, as far as what follows allows it."""
+LEAST_EPOCHS = 12
+LEAST_IMAGES = 8
+"""A step, in one process."""
 LEAST_WARMUP = 0.03
 
 
 def fine_tuning(run: RunConfig) -> RunConfig:
     """The recipe of a detector, for weights that know what objects are.
 
-    A quarter of the epochs. A quarter of the images a step, where they are added up from several
-    batches, and then a quarter of the learning rate too: few images give enough steps, and the rate
-    per image stays as it was. Deformable DETR's 50 epochs of 32 images at 2e-4 become 12 of 8
-    images at 5e-5. New class heads are warmed up to. Everything else, such as the augmentation and
-    the shape of the schedule, stays; every value can be given otherwise.
+    A quarter of the epochs, but 12 at least. Where batches are added up, a quarter of the images a
+    step, but 8 at least: few images then give enough steps. The learning rate falls with the images
+    a step, so that it stays what it was per image; docs/log.md says what less does. New class heads
+    are warmed up to. Everything else, such as the augmentation and the shape of the schedule,
+    stays, and every value can be given otherwise.
+
+    Deformable DETR's 50 epochs of 32 images at 2e-4, as published, become 12 of 8 images at 5e-5.
     """
-    fewer = min(SHORTER, run.accumulate)
-    schedule = run.schedule
+    images = run.batch_size * run.accumulate
+    fewer = max(1, min(SHORTER, images // LEAST_IMAGES, run.accumulate))
+    accumulate = run.accumulate // fewer
+    rate = run.optimizer.learning_rate * accumulate / run.accumulate
     return replace(
         run,
-        epochs=max(1, run.epochs // SHORTER),
-        accumulate=run.accumulate // fewer,
-        optimizer=replace(run.optimizer, learning_rate=run.optimizer.learning_rate / fewer),
-        schedule=replace(schedule, warmup=max(schedule.warmup, LEAST_WARMUP)),
+        epochs=min(run.epochs, max(run.epochs // SHORTER, LEAST_EPOCHS)),
+        accumulate=accumulate,
+        optimizer=replace(run.optimizer, learning_rate=rate),
+        schedule=replace(run.schedule, warmup=max(run.schedule.warmup, LEAST_WARMUP)),
     )

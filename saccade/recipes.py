@@ -1,19 +1,74 @@
-"""How each family of detectors is trained: functions that return one complete run."""
+"""How each family of detectors is trained: functions that return one complete run.
+
+There are two recipes: `paper`, what was published for a detector, and `fast`, what has been found
+since. docs/log.md says what each part of the latter does on small datasets.
+"""
 
 from dataclasses import replace
+from typing import Literal
 
 from saccade.config import DetectorConfig
 from saccade.recipe_config import AugmentationConfig, LossConfig, OptimizerConfig, ScheduleConfig
 from saccade.run_config import RunConfig
 
+RecipeName = Literal["fast", "paper"]
 
-def for_detector(model: DetectorConfig) -> RunConfig:
-    """The recipe of a detector: DETR's, Deformable DETR's, TSP's, or that of small ones."""
-    if model.backbone.name == "small-resnet":
-        return small(model)
+
+def for_detector(model: DetectorConfig, recipe: RecipeName = "fast") -> RunConfig:
+    """The recipe of that name for a detector."""
+    return paper(model) if recipe == "paper" else fast(model)
+
+
+def paper(model: DetectorConfig) -> RunConfig:
+    """What was published for a detector: DETR's recipe, Deformable DETR's, or TSP's."""
     if model.selection.kind != "none":
         return tsp(model)
     return detr(model) if model.classification == "softmax" else deformable_detr(model)
+
+
+def fast(model: DetectorConfig) -> RunConfig:
+    """What trains in less time: `modern` for Deformable DETR, `small` for the smallest detectors.
+
+    DETR with its softmax and the sparse detectors keep what was published for them: the parts of
+    the modern recipe start from boxes, which their queries have not.
+    """
+    if model.backbone.name == "small-resnet":
+        return small(model)
+    deformable = model.decoder.num_layers > 0 and model.decoder.attention == "deformable"
+    return modern(model) if deformable else paper(model)
+
+
+def with_mixed_queries(model: DetectorConfig) -> DetectorConfig:
+    """Of a two-stage detector, queries with learned contents at their proposals (DINO, section
+    3.4); other detectors as they are. Weights of the one do not fit the other."""
+    if model.queries.source != "two-stage":
+        return model
+    return replace(model, queries=replace(model.queries, content="learned"))
+
+
+def modern(model: DetectorConfig) -> RunConfig:
+    """24 epochs of 16 images a step with what DINO and its successors added.
+
+    Denoising queries and losses that look forward twice (DINO, sections 3.3 and 3.5) where the
+    detector starts from boxes, scores that are to tell the quality of a box (DEIM, section 3.3),
+    averaged weights, and a learning rate that stays until the last part of the run. On one device
+    eight batches of two are added up.
+    """
+    refined = model.decoder.refined
+    denoising = 200 if model.queries.source == "two-stage" else 0
+    return RunConfig(
+        model=replace(
+            model,
+            decoder=replace(model.decoder, look_forward_twice=refined),
+            denoising=replace(model.denoising, num_queries=denoising),
+        ),
+        accumulate=8,
+        epochs=24,
+        ema=0.9995,
+        loss=LossConfig(quality="matchability"),
+        optimizer=OptimizerConfig(learning_rate=1e-4, sampling_factor=1.0),
+        schedule=ScheduleConfig(kind="flat-cosine", warmup=0.01, flat_until=0.6),
+    )
 
 
 def deformable_detr(model: DetectorConfig) -> RunConfig:

@@ -22,6 +22,7 @@ from saccade.data import (
     training_mix,
     training_transform,
 )
+from saccade.doctor.quick import quick_findings
 from saccade.inference.predictor import Detector
 from saccade.launch import ending_together, is_restart, launch
 from saccade.model import DetectorModel
@@ -95,6 +96,7 @@ def _train(
         num_workers=config.num_workers,
         rank=fabric.global_rank,
         world_size=fabric.world_size,
+        aspect_bucketing=config.aspect_bucketing,
     )
     fabric.seed_everything(config.seed, verbose=False)
     trained = new_detector(config, resumed=resume)
@@ -128,6 +130,9 @@ def _train(
         if not resume:
             for sentence in advice(config, len(dataset), len(annotations.objects)):
                 print(f"advice: {sentence}")
+            evaluated = evaluation.split, evaluation.evaluator.annotations
+            for finding in quick_findings(config, (split, annotations), evaluated, trained.model):
+                print(f"doctor: {finding}")
     records = EvaluationRecords(folder / "evaluations.jsonl")
     if fabric.is_global_zero:
         records.start(resume)

@@ -84,6 +84,14 @@ class RunConfig:
     """Batches whose gradients are added up before a step, so that it equals one of a batch of
     batch_size x devices x nodes x accumulate images, apart from the statistics of batch norms and
     from what is random. So many batches wait in memory outside of the device."""
+    activation_checkpointing: bool = False
+    """Keep only what enters the stages of the backbone and the layers of encoder and decoder for
+    the backward pass, which then computes their insides once more. Activations then take half the
+    memory or less, and a step the time of another forward pass longer. The numbers are the same."""
+    aspect_bucketing: bool = False
+    """Make batches of images whose aspect ratios are alike, which need less padding and so less
+    time; the order stays shuffled, and every image comes as often as without. It does not help
+    where all images have one aspect ratio, and little where crops change it."""
     ema: float = 0.0
     """Decay per step of an average of the weights, such as 0.999, that is evaluated and saved in
     place of the weights that train; shorter in the first steps, min(ema, (1 + step) / (10 + step)).

@@ -65,6 +65,7 @@ class SplitEvaluation:
             check_images(found.images, annotations)
         else:
             annotations = without_broken(found.images, annotations)
+        self.split = found
         self.detector = detector
         self.result: CocoResult | None = None
         """Of the last call; `evaluator` holds the detections."""

@@ -94,25 +94,26 @@ def _numbers(evaluator: CocoEvaluator, result: CocoResult, matched: Matched) -> 
     )
     areas = [entry.area for entry in evaluator.annotations.objects if not entry.crowd]
     small, medium = (sum(area < side**2 for area in areas) for side in (32, 96))
+    of_all = [result.AP, result.AP50, result.AP75, result.AR1, result.AR10, result.AR100]
     rows: list[list[str | float]] = [
-        ["all sizes", str(len(areas)), result.AP, result.AP50, result.AP75, result.AR100],
-        ["small: below 32 x 32 pixels", str(small), result.APs, "", "", result.ARs],
-        ["medium: below 96 x 96", str(medium - small), result.APm, "", "", result.ARm],
-        ["large", str(len(areas) - medium), result.APl, "", "", result.ARl],
+        ["all sizes", str(len(areas)), *of_all],
+        ["small: below 32 x 32 pixels", str(small), result.APs, "", "", "", "", result.ARs],
+        ["medium: below 96 x 96", str(medium - small), result.APm, "", "", "", "", result.ARm],
+        ["large", str(len(areas) - medium), result.APl, "", "", "", "", result.ARl],
     ]
     most = evaluator.max_detections
     return [
         Paragraph(sentence),
         Heading("Average precision"),
         Table(
-            ["objects", "how many", "AP", "AP50", "AP75", f"AR, {most} detections"],
+            ["objects", "how many", "AP", "AP50", "AP75", "AR1", "AR10", f"AR{most}"],
             [[each if isinstance(each, str) else _percent(each) for each in row] for row in rows],
             "ours",
         ),
         Paragraph(
             "AP is COCO's: the mean over IoU 0.50, 0.55 ... 0.95; AP50 and AP75 are those of one "
-            f"IoU; AR is the recall, averaged over the same IoUs. With one detection per image and "
-            f"class AR is {_percent(result.AR1)}, with ten {_percent(result.AR10)}."
+            f"IoU; AR1, AR10 and AR{most} are the recall with so many detections per image and "
+            "class, averaged over the same IoUs. Sizes are the areas that the annotations state."
         ),
     ]
 

@@ -1,6 +1,7 @@
 """What an evaluation's report is about, and how to repeat it."""
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,9 @@ from saccade.bench.machine import machine, versions
 from saccade.config_json import to_dict
 from saccade.data import DetectionDataset
 from saccade.inference import Detector
+
+ALSO = ("torchvision", "timm", "lightning", "faster-coco-eval")
+"""Packages that decide on the figures too."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,18 @@ class Subject:
 def conditions(subject: Subject) -> list[Block]:
     """Command, machine, versions and configuration: the last part of the report."""
     facts = machine(subject.detector.device)
-    packages = ", ".join(f"{name} {version}" for name, version in versions().items())
-    where = [f"{facts[key]}" for key in ("gpu", "processor") if key in facts]
+    found = versions() | {name: version(name) for name in ALSO}
+    packages = ", ".join(f"{name} {number}" for name, number in found.items())
+    where = [f"{facts[key]}" for key in ("gpu", "processor", "system") if key in facts]
+    cores, threads = (int(facts[key]) for key in ("cores", "threads"))
     config = yaml.safe_dump(to_dict(subject.detector.config), sort_keys=False, allow_unicode=True)
     blocks: list[Block] = [
         Heading("How to repeat it"),
         Code(subject.command),
         Bullets(
             [
-                f"Machine: {', '.join(where)}, {counted(int(facts['threads']), 'thread')}.",
+                f"Machine: {', '.join(where)}; {counted(cores, 'processor')}, of which torch uses "
+                f"{threads}.",
                 f"Versions: {packages}.",
                 *subject.facts,
             ]

@@ -4,6 +4,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.ticker import MaxNLocator
+
 from saccade.analysis.evaluation_plots import BLUE, DPI, GREY, RED, legend, panels
 from saccade.analysis.study.document import Block, Heading, Paragraph, Picture
 from saccade.training.records import EvaluationRecords
@@ -80,12 +82,13 @@ def _draw(
         for (name, label), colour in zip(TERMS.items(), COLOURS, strict=True):
             points = _smoothed(logged, name)
             axes[1].plot(*zip(*points, strict=True), color=colour, label=label)
-        axes[1].set(ylabel="loss", yscale="log")
+        axes[1].set(ylabel="loss", ylim=(0, None))
         rates = [(row["step"], row["learning_rate"]) for row in logged]
         axes[2].plot(*zip(*rates, strict=True), color=BLUE, label="learning rate")
         axes[2].set(ylabel="learning rate", ylim=(0, None))
     for each in axes:
-        each.set_xlim(0, max(steps))
+        each.set_xlim(0, max(steps) + 1)
+        each.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend(each)
     axes[-1].set_xlabel("steps")
     figure.savefig(file, dpi=DPI)

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
+from saccade.data.buckets import group_alike
 from saccade.data.dataset import DetectionDataset, random_seed
 from saccade.structures import Batch, Sample, Targets
 
@@ -23,26 +24,57 @@ def collate(samples: Sequence[Sample]) -> tuple[Batch, list[Targets]]:
 class ShuffledShard(Sampler[int]):
     """One process's share of a shuffled epoch.
 
-    The order depends only on the dataset's seed and epoch. Every process gets equally many
-    indices: the first of the order are repeated where the number of processes does not divide it.
+    The order depends only on the dataset's seed and epoch, and is dealt out in turn: batches of all
+    processes together are those of one process with a batch as large. Every process gets equally
+    many indices; what is left at the end of the order is left out.
     """
 
-    def __init__(self, dataset: DetectionDataset, rank: int, world_size: int) -> None:
+    def __init__(
+        self, dataset: DetectionDataset, rank: int, world_size: int, batch_size: int | None = None
+    ) -> None:
+        """Take a share.
+
+        Args:
+            dataset: What is shuffled.
+            rank: Of the process.
+            world_size: Of them.
+            batch_size: Of one process, where the images of a batch are to have like aspect ratios.
+
+        Raises:
+            ValueError: If they are to, and the dataset does not know the sizes of its images.
+        """
         self.dataset = dataset
         self.rank = rank
         self.world_size = world_size
+        self.group = None if batch_size is None else batch_size * world_size
+        self.aspects = [] if batch_size is None else _aspects(dataset)
         self.start = 0
         """How many indices the next iterations leave out, to resume inside an epoch."""
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // self.world_size)
+        return len(self.dataset) // self.world_size
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator()
         generator.manual_seed(random_seed(self.dataset.seed, self.dataset.epoch))
         order = torch.randperm(len(self.dataset), generator=generator).tolist()
+        if self.group is not None:
+            order = group_alike(order, self.aspects, self.group, generator)
         for turn in range(self.start, len(self)):
-            yield order[(turn * self.world_size + self.rank) % len(order)]
+            yield order[turn * self.world_size + self.rank]
+
+
+def _aspects(dataset: DetectionDataset) -> list[float]:
+    aspects = []
+    for index in range(len(dataset)):
+        size = dataset.size_of(index)
+        if size is None:
+            raise ValueError(
+                f"{type(dataset).__name__} does not tell the sizes of its images, which "
+                "aspect_bucketing needs: switch that off, or define size_of."
+            )
+        aspects.append(size[1] / size[0])
+    return aspects
 
 
 class _Reader(Dataset[Sample | Exception]):
@@ -103,6 +135,7 @@ def training_loader(
     num_workers: int = 0,
     rank: int = 0,
     world_size: int = 1,
+    aspect_bucketing: bool = False,
 ) -> StatefulDataLoader:
     """Shuffled batches of (Batch, list[Targets]) for one process; a last, smaller one is left out.
 
@@ -117,15 +150,19 @@ def training_loader(
         num_workers: Processes that read and transform; 0 for none but the caller.
         rank: This process, counted from 0.
         world_size: How many processes train together.
+        aspect_bucketing: Whether the images of a batch have like aspect ratios, in all processes;
+            every image comes as often as otherwise.
 
     Raises:
-        ValueError: If a process's share of the dataset does not fill one batch.
+        ValueError: If a process's share of the dataset does not fill one batch, or there are to be
+            buckets and the dataset does not know the sizes of its images.
     """
-    sampler = ShuffledShard(dataset, rank, world_size)
+    sampler = ShuffledShard(dataset, rank, world_size, batch_size if aspect_bucketing else None)
     if len(sampler) < batch_size:
         raise ValueError(
             f"the dataset has {len(dataset)} images, {len(sampler)} for each of {world_size} "
-            f"processes: expected at least one batch of {batch_size}; choose a smaller batch size."
+            f"processes: expected at least one batch of {batch_size}; choose a smaller batch size "
+            "or fewer processes."
         )
     return _loader(dataset, sampler, batch_size, num_workers, drop_last=True)
 

@@ -64,6 +64,10 @@ class DetectionDataset(Dataset[Sample], ABC):
         """The file of an image, for messages; None if it has none."""
         return None
 
+    def size_of(self, index: int) -> tuple[int, int] | None:  # noqa: ARG002
+        """The (height, width) of an image as stored, in pixels; None if only reading it tells."""
+        return None
+
     def __getitem__(self, index: int) -> Sample:
         index = range(len(self))[index]
         sample = self._read_or_replace(index)

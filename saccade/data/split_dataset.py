@@ -84,6 +84,10 @@ class SplitDataset(DetectionDataset):
         name = next(names, None)
         return None if name is None else self._folder / name
 
+    def size_of(self, index: int) -> tuple[int, int]:
+        """The (height, width) of an image, as the annotations say."""
+        return self._images[index].size
+
     def read(self, index: int) -> Sample:
         """The sample as stored: uint8 RGB [3, H, W], boxes as corners in pixels, no transform.
 

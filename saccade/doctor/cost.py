@@ -1,19 +1,14 @@
 """How long an epoch takes on this machine, and whether a step fits into its memory."""
 
-import json
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from saccade.config_json import to_dict
+from saccade.doctor.bounded import MOST_SECONDS, free_memory, run_module
 from saccade.doctor.findings import Finding, Severity, counted
 from saccade.doctor.geometry import resized, training_sides, typical_size
 from saccade.doctor.recipe_lint import lint_gradients, lint_minutes
@@ -22,14 +17,7 @@ from saccade.run_config import RunConfig
 
 SECONDS = 25.0
 """For the steps themselves."""
-MOST_SECONDS = 45.0
-"""For the steps, kernels compiled meanwhile included; then the process is ended."""
-START_SECONDS = 60.0
-"""Until the detector is built."""
-_LOOK_EVERY = 0.1
 TIGHT = 0.85
-SPARE = 0.92
-"""Of the memory that is free: a process that takes more is ended, before the system does so."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +111,7 @@ def measure_cost(
         "steps": [{**step, "num_objects": objects} for step in steps],
     }
     free = free_memory()
-    lines, why = _run(task, free, tick)
+    lines, why = run_module("saccade.doctor.steps", task, free, tick)
     found = {key: value for line in lines for key, value in line.items() if key != "step"}
     measured = [line["step"] for line in lines if "step" in line]
     if "cuda" in str(found.get("device", "")):
@@ -152,7 +140,7 @@ def cost_findings(cost: Cost, config: RunConfig, num_images: int) -> list[Findin
             Finding(
                 Severity.LOOK,
                 "cost",
-                f"training steps could not be measured ({cost.failed})",
+                f"training steps could not be measured ({cost.failed.rstrip('.')})",
                 "try saccade train --check",
             )
         ]
@@ -257,79 +245,7 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB"
 
 
-def free_memory() -> int:
-    """Bytes that a process may still take on this machine, or in this container."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    free = page * os.sysconf("SC_PHYS_PAGES")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable"):
-                free = 1024 * int(line.split()[1])
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdecimal():
-        free = min(free, max(0, int(text) - int(used.read_text())))
-    return free
-
-
 def _free_on_gpu() -> int:
     import torch
 
     return int(torch.cuda.mem_get_info()[0])
-
-
-def _run(
-    task: dict[str, Any], free: int, tick: Callable[[], None]
-) -> tuple[list[dict[str, Any]], str]:
-    """What the process wrote, and why it was ended: "memory", "time", an error, or nothing."""
-    with TemporaryFile("w+") as source, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
-        json.dump(task, source)
-        source.seek(0)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "saccade.doctor.steps"], stdin=source, stdout=out, stderr=err
-        )
-        why = ""
-        try:
-            why = _watch(process, out, free, tick)
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-        lines = [json.loads(line) for line in _read(out) if line.startswith("{")]
-        if not why and process.returncode < 0:
-            # Whoever kills a process that did nothing wrong does so for want of memory.
-            why = "memory"
-        elif not why and process.returncode:
-            why = (_read(err) or ["no message"])[-1].strip()
-    return lines, why
-
-
-def _watch(
-    process: subprocess.Popen[bytes], out: IO[str], free: int, tick: Callable[[], None]
-) -> str:
-    ends, built = time.perf_counter() + START_SECONDS, False
-    while process.poll() is None:
-        if not built and os.fstat(out.fileno()).st_size:
-            ends, built = time.perf_counter() + MOST_SECONDS, True
-        if time.perf_counter() > ends:
-            return "time" if built else f"no detector was built within {START_SECONDS:.0f} seconds"
-        if _resident(process.pid) > SPARE * free:
-            return "memory"
-        tick()
-        time.sleep(_LOOK_EVERY)
-    return ""
-
-
-def _resident(pid: int) -> int:
-    """Bytes of memory of a process; 0 where the system does not tell."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return 0
-    sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
-    return 1024 * int(sizes[0]) if sizes else 0
-
-
-def _read(stream: IO[str]) -> list[str]:
-    stream.seek(0)
-    return stream.read().splitlines()

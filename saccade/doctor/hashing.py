@@ -20,7 +20,7 @@ SIDE = 32
 """Of the grey image that is transformed."""
 THUMBNAIL = 16
 FREQUENCIES = 8
-MOST_BITS = 7
+MOST_BITS = 6
 """Bits in which the hashes of one picture may differ."""
 FLAT = 2.0
 """Grey levels of standard deviation below which an image has nothing to compare."""

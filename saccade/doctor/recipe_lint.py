@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping
+from typing import get_args
 
 from torch import Tensor, nn
 
 from saccade.advice import num_steps
 from saccade.config import DetectorConfig
 from saccade.doctor.findings import Finding, Severity, counted, listed
-from saccade.recipes import for_detector
+from saccade.fine_tuning import fine_tuning
+from saccade.recipes import RecipeName, for_detector, paper
 from saccade.run_config import RunConfig
 
 MOST_RATIO = 4.0
@@ -37,13 +39,24 @@ def effective_batch(config: RunConfig) -> int:
 def lint_learning_rate(config: RunConfig) -> list[Finding]:
     """A learning rate that was left where another batch had it.
 
-    The reference is the recipe of the detector (`saccade.recipes`): 2e-4 at 32 images for
-    Deformable DETR, 1e-4 at 16 for DETR. Adam's rate is taken to grow with the square root of the
-    batch (Malladi et al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, 2022);
-    what lies between that and a rate that grows with the batch itself is left alone, and so are
-    batches within four times the recipe's.
+    The references are the recipes of the detector (`saccade.recipes`), such as 2e-4 at 32 images
+    for Deformable DETR as published. Adam's rate is taken to grow with the square root of the batch
+    (Malladi et al., On the SDEs and Scaling Rules for Adaptive Gradient Algorithms, 2022); what
+    lies between that and a rate that grows with the batch itself is left alone, and so are
+    batches within four times a recipe's. One recipe that agrees is enough.
     """
-    reference = for_detector(config.model)
+    references = [for_detector(config.model, name) for name in get_args(RecipeName)]
+    if config.weights is not None:
+        references += [fine_tuning(each) for each in references]
+    judged = [_against(config, each) for each in references]
+    if not all(judged):
+        return []
+    rate = config.optimizer.learning_rate
+    same = [each.optimizer.learning_rate == rate for each in references]
+    return judged[same.index(True) if any(same) else 0]
+
+
+def _against(config: RunConfig, reference: RunConfig) -> list[Finding]:
     ratio = effective_batch(config) / effective_batch(reference)
     if 1 / MOST_RATIO <= ratio <= MOST_RATIO:
         return []
@@ -106,8 +119,8 @@ def lint_schedule(config: RunConfig, num_images: int) -> list[Finding]:
                 "recipe",
                 "the learning rate drops at the end of the run, so that no step is taken at the "
                 "lower one, which usually brings the last points of AP",
-                f"pass --schedule.drop-at {for_detector(config.model).schedule.drop_at:.2g}, the "
-                "recipe's",
+                f"pass --schedule.drop-at {paper(config.model).schedule.drop_at:.2g}, the "
+                "published recipe's",
             )
         )
     return findings

@@ -131,8 +131,10 @@ def _advice(table: SplitTable, config: RunConfig) -> list[Finding]:
     height, width = typical_size(table.sizes)
     scale = float(np.median(scales(table.sizes, now)))
     images = f"images of {table.name} have {width} x {height} pixels (the median of each side)"
-    resizes = "leaves at" if abs(scale - 1) < 0.05 else "enlarges to" if scale > 1 else "shrinks to"
-    what = f"{images}, which the input of {now.short} x {now.longest} {resizes} {scale:.2g} times that"
+    resizes = f"{'enlarges' if scale > 1 else 'shrinks'} to {scale:.2g} times that"
+    if abs(scale - 1) < 0.05:
+        resizes = "leaves as they are"
+    what = f"{images}, which the input of {now.short} x {now.longest} {resizes}"
     if not table.trained.any():
         return [Finding(Severity.INFORMATION, "input", what)]
     tenth = float(np.quantile(object_sides(table, now), 0.1))

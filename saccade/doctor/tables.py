@@ -46,7 +46,8 @@ class SplitTable:
     @cached_property
     def trained(self) -> Flags:
         """[N]: which objects training uses: no crowds, and nothing without area in its image."""
-        return ~self.crowds & (self.clipped[:, 2:] > self.clipped[:, :2]).all(1)
+        has_area: Flags = (self.clipped[:, 2:] > self.clipped[:, :2]).all(1)
+        return ~self.crowds & has_area
 
     @cached_property
     def per_image(self) -> Integers:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from saccade.attention import MultiheadAttention
 from saccade.config import DecoderConfig
+from saccade.model.dropout import Dropout
 from saccade.model.feed_forward import FeedForward
 from saccade.model.heads import Heads
 from saccade.model.refinement import move_boxes, refine_boxes
@@ -26,7 +27,7 @@ class DecoderLayer(nn.Module):
         self.self_norm = nn.LayerNorm(width)
         self.cross_attention = cross_attention
         self.cross_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.ffn = FeedForward(width, config.ffn_width, config.dropout)
 
     def forward(self, queries: Queries, memory: Tokens) -> Queries:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from saccade.config import EncoderConfig
+from saccade.model.dropout import Dropout
 from saccade.model.feed_forward import FeedForward
 from saccade.structures import Tokens
 
@@ -19,7 +20,7 @@ class EncoderLayer(nn.Module):
         super().__init__()
         self.pre_norm = config.pre_norm
         self.attention = attention
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.norm = nn.LayerNorm(width)
         self.ffn = FeedForward(width, config.ffn_width, config.dropout, config.pre_norm)
 

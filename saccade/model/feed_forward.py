@@ -3,6 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from saccade.model.dropout import Dropout
+
 
 class FeedForward(nn.Module):
     """LayerNorm(x + W2 relu(W1 x)), normalised after the residual as DETR does.
@@ -15,7 +17,7 @@ class FeedForward(nn.Module):
         self.pre_norm = pre_norm
         self.expand = nn.Linear(width, hidden)
         self.contract = nn.Linear(hidden, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(width)
         nn.init.xavier_uniform_(self.expand.weight)
         nn.init.xavier_uniform_(self.contract.weight)
@@ -23,6 +25,6 @@ class FeedForward(nn.Module):
     def forward(self, features: Float[Tensor, "B N C"]) -> Float[Tensor, "B N C"]:
         """Transform each token or query by itself."""
         entering = self.norm(features) if self.pre_norm else features
-        hidden = self.dropout(self.expand(entering).relu())
+        hidden = self.dropout.after_relu(self.expand(entering))
         summed = features + self.dropout(self.contract(hidden))
         return summed if self.pre_norm else self.norm(summed)

@@ -19,8 +19,9 @@ from saccade.training.guards import Moment, NonFiniteGuard
 from saccade.training.loss_model import Distil, LossModel
 from saccade.training.losses import SetCriterion
 from saccade.training.optimizer import build_optimizer
+from saccade.training.recomputation import recomputing
 from saccade.training.records import EvaluationRecords
-from saccade.training.sharding import divided_optimizer_state, whole
+from saccade.training.sharding import divided_optimizer_state, parts, whole
 from saccade.training.step import Stepper, each_in_any_process, in_any_process
 from saccade.training.step_images import with_steps
 from saccade.training.stopping import StopRequests
@@ -110,6 +111,7 @@ def fit(
     with (
         StopRequests(folder) as stop,
         Display(fabric, config, len(loader), progress, records) as display,
+        recomputing(parts(model) if config.activation_checkpointing else ()),
     ):
         guard = NonFiniteGuard(
             model,

@@ -1,4 +1,4 @@
-"""Gradients in float16: small ones vanish unless the loss is multiplied (Micikevicius et al. 2018)."""
+"""Small gradients vanish in float16 unless the loss is multiplied (Micikevicius et al. 2018)."""
 
 from typing import Any
 

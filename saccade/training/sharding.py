@@ -1,5 +1,6 @@
 """Weights divided among processes, a layer at a time (FSDP2: torch's ``fully_shard``)."""
 
+import warnings
 from dataclasses import fields
 from typing import Any
 
@@ -23,6 +24,8 @@ def shard(losses: nn.Module, mesh: DeviceMesh) -> nn.Module:
         losses: Holds the detector as ``model`` and no weights besides.
         mesh: The processes in its first dimension; others have size 1.
     """
+    # No layer writes into what another one returned, of which this warns in every run.
+    warnings.filterwarnings("ignore", r"\s*FSDP2-wrapped module .* returned a view tensor")
     for structure in (Tokens, Origins, Queries, Predictions):
         _show_tensors(structure)
     # The only order of a tensor's numbers that can be divided.

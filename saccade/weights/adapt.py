@@ -33,11 +33,8 @@ class Adapted:
     """How many numbers of a tensor the file gave, for those that it did not give whole."""
     left_out: tuple[str, ...]
     """Tensors of the file without a place."""
-
-    @property
-    def added(self) -> tuple[str, ...]:
-        """Tensors of which the file has nothing, counters aside."""
-        return tuple(key for key, count in self.from_file.items() if not count)
+    added: tuple[str, ...]
+    """Tensors of the detector that the file does not have."""
 
     @property
     def random(self) -> tuple[str, ...]:
@@ -89,8 +86,11 @@ def adapt(
                 f"the file holds {key} of shape {list(adapted[key].shape)}, but the detector has "
                 f"{list(initial.shape)}: leave out the model options that change its shape."
             )
-    surplus = (key for key in state if key not in fresh and not key.endswith(_COUNTER))
-    return Adapted(adapted, classes, from_file, tuple(surplus))
+    surplus, missing = (
+        tuple(key for key in one if key not in other and not key.endswith(_COUNTER))
+        for one, other in ((state, fresh), (fresh, state))
+    )
+    return Adapted(adapted, classes, from_file, surplus, missing)
 
 
 def with_deformable_levels(config: DetectorConfig, backbone: BackboneConfig) -> DetectorConfig:

@@ -136,7 +136,9 @@ def _classes_line(classes: ClassMatch) -> str:
             f"Classes: the file does not name its {total}; they are taken in this order: "
             f"{_listed(classes.kept)}."
         )
-    parts = [f"{len(classes.kept)} of {total} kept by name: {_listed(classes.kept)}"]
+    parts = [f"none of {total} kept by name"]
+    if classes.kept:
+        parts = [f"{len(classes.kept)} of {total} kept by name: {_listed(classes.kept)}"]
     if classes.new:
         parts.append(f"new, to be trained: {_listed(classes.new)}")
     if classes.dropped:
@@ -148,8 +150,6 @@ def _classes_line(classes: ClassMatch) -> str:
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:
-    if not names:
-        return "none"
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 

@@ -87,20 +87,22 @@ def test_the_seed_changes_the_order() -> None:
     )
 
 
-def test_training_shares_wrap_around() -> None:
-    loaders = [
-        training_loader(Noise(10), batch_size=1, rank=rank, world_size=4) for rank in range(4)
+@pytest.mark.parametrize(("count", "world_size", "batch_size"), [(12, 2, 3), (11, 4, 1), (13, 3, 2)])
+def test_batches_of_all_processes_together_are_those_of_one(
+    count: int, world_size: int, batch_size: int
+) -> None:
+    alone = ids(training_loader(Noise(count), batch_size=world_size * batch_size))
+    shares = [
+        ids(training_loader(Noise(count), batch_size=batch_size, rank=rank, world_size=world_size))
+        for rank in range(world_size)
     ]
-    shares = [[id for batch in ids(loader) for id in batch] for loader in loaders]
-    assert [len(share) for share in shares] == [3, 3, 3, 3]
-    dealt = [id for turn in zip(*shares, strict=True) for id in turn]
-    assert sorted(dealt[:10]) == list(range(10))
-    assert dealt[10:] == dealt[:2]
+    together = [[id for batch in turn for id in batch] for turn in zip(*shares, strict=True)]
+    assert [sorted(batch) for batch in together] == [sorted(batch) for batch in alone]
 
 
-def test_more_processes_than_images() -> None:
-    loader = training_loader(Noise(2), batch_size=1, rank=4, world_size=5)
-    assert len(ids(loader)) == 1
+def test_more_processes_than_images_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"2 images, 0 for each of 5 .* or fewer processes"):
+        training_loader(Noise(2), batch_size=1, rank=4, world_size=5)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
@@ -115,7 +117,7 @@ def test_evaluation_shares_are_disjoint_and_complete(world_size: int) -> None:
 
 
 def test_a_share_smaller_than_a_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"has 7 images, 4 for each of 2 processes: .*batch of 5"):
+    with pytest.raises(ValueError, match=r"has 7 images, 3 for each of 2 processes: .*batch of 5"):
         training_loader(Noise(7), batch_size=5, world_size=2)
 
 

@@ -19,7 +19,7 @@ def test_every_parameter_has_one_layer(kind: str) -> None:
     layers = model.layers_from_image()
     counts = Counter(id(each) for part in layers.values() for each in part)
     assert counts == {id(each): 1 for each in model.parameters()}
-    assert list(layers)[0] == "backbone.stem"
+    assert next(iter(layers)) == "backbone.stem"
     assert list(layers)[-1] == "heads"
 
 

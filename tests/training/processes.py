@@ -1,18 +1,21 @@
 """Several processes of one run on this machine, forked from one that has imported everything."""
 
+import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import saccade.run
 from saccade.cli import main
 from saccade.run_config import RunConfig
 from saccade.settings import write_yaml
@@ -35,6 +38,12 @@ class Outcome:
     """By all of them."""
     losses: list[list[float]]
     """Of each process, of every batch."""
+    weights: list[str]
+    """A digest of those that each process ended with; empty for none."""
+
+    def messages(self, *beginnings: str) -> list[str]:
+        """The lines that begin so."""
+        return [line for line in self.said.splitlines() if line.startswith(beginnings)]
 
 
 def free_port() -> int:
@@ -46,6 +55,21 @@ def free_port() -> int:
 
 def nothing(_: int) -> None:
     """No act."""
+
+
+def at_batch(rank: int, *, number: int, ranks: Sequence[int], do: Callable[[], None]) -> None:
+    """An act: something that some processes do before the batch of this number."""
+    original = Stepper.take
+    taken = 0
+
+    def take(self: Stepper, *arguments: Any) -> bool:
+        nonlocal taken
+        taken += 1
+        if taken == number and rank in ranks:
+            do()
+        return original(self, *arguments)
+
+    Stepper.take = take  # type: ignore[method-assign]
 
 
 def train_in(
@@ -67,7 +91,8 @@ def train_in(
         meanwhile: Called here with the processes while they run.
     """
     scratch = folder.with_name(f"{folder.name}-processes")
-    scratch.mkdir(exist_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     write_yaml(config, scratch / "run.yaml")
     command = ["train", "--config", str(scratch / "run.yaml"), "--out", str(folder), *options]
     context = multiprocessing.get_context("forkserver")
@@ -92,7 +117,9 @@ def train_in(
     said = "".join((scratch / f"{rank}.txt").read_text() for rank in range(count))
     files = [scratch / f"{rank}.json" for rank in range(count)]
     losses = [json.loads(file.read_text()) if file.exists() else [] for file in files]
-    return Outcome(statuses, said, losses)
+    digests = [scratch / f"{rank}.sha" for rank in range(count)]
+    weights = [file.read_text() if file.exists() else "" for file in digests]
+    return Outcome(statuses, said, losses, weights)
 
 
 def _work(rank: int, count: int, port: int, command: list[str], scratch: Path, act: Act) -> None:
@@ -108,7 +135,7 @@ def _work(rank: int, count: int, port: int, command: list[str], scratch: Path, a
     }
     torch.set_num_threads(1)
     # The end of a process must not lose what it said.
-    sys.stdout = sys.stderr = (scratch / f"{rank}.txt").open("w", buffering=1)  # noqa: SIM115
+    sys.stdout = sys.stderr = (scratch / f"{rank}.txt").open("w", buffering=1)
     losses: list[float] = []
     original = Stepper._note
 
@@ -117,6 +144,16 @@ def _work(rank: int, count: int, port: int, command: list[str], scratch: Path, a
         original(self, parts, total, *rest)
 
     Stepper._note = note  # type: ignore[method-assign]
+    original_train = saccade.run.train
+
+    def train(*arguments: Any) -> Any:
+        detector = original_train(*arguments)
+        state = detector.model.state_dict().values()
+        digest = hashlib.sha256(b"".join(each.numpy().tobytes() for each in state)).hexdigest()
+        (scratch / f"{rank}.sha").write_text(digest)
+        return detector
+
+    saccade.run.train = train
     act(rank)
     try:
         sys.exit(main(command))

@@ -96,6 +96,8 @@ def test_weights_are_fine_tuned_and_adapted_by_name(run: RunConfig, tmp_path: Pa
     assert detector.report is not None
     assert detector.report.kept == ("dog",)
     assert detector.report.new == ("cat",)
+    written = (tmp_path / "run" / "weights-report.txt").read_text("utf-8")
+    assert written == f"{detector.report}\n"
     before = known.model.backbone.body.stem[0][0].weight
     after = detector.model.backbone.body.stem[0][0].weight
     assert 0 < (before - after).abs().max() < 0.02

@@ -9,6 +9,7 @@ from dataclasses import replace
 import huggingface_hub
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from saccade.model import DetectorModel
@@ -151,6 +152,31 @@ def test_a_hub_id_is_fetched_at_its_revision(nano, tmp_path, monkeypatch):
     loaded = load_weights("owner/name", revision="v2")
     assert asked == [("owner/name", "v2", ["*.json", "*.safetensors"])]
     assert loaded.report.source == "owner/name"
+
+
+def test_a_repository_from_before_safetensors_is_read_without_its_pickle(
+    small_config, random_state, assert_same, tmp_path, monkeypatch
+):
+    config = small_config("deformable-detr-r50")
+    state = random_state(config)
+    save_huggingface(tmp_path, config, state)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    asked = []
+
+    def snapshot_download(repository, *, revision, allow_patterns):
+        asked.append(allow_patterns)
+        if "pytorch_model.bin" in allow_patterns:
+            torch.save(tensors, tmp_path / "pytorch_model.bin")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    loaded = load_weights("owner/name")
+    assert asked == [["*.json", "*.safetensors"], ["*.json", "pytorch_model.bin"]]
+    assert_same(loaded.state, state)
+    torch.save(_Malicious(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin holds the Python object"):
+        load_weights(tmp_path)
 
 
 def test_a_hub_that_does_not_answer_is_one_sentence(monkeypatch):

@@ -74,7 +74,7 @@ class Markup:
 Block = Heading | Paragraph | Bullets | Code | Table | Picture | Folded | Markup
 
 STYLE = """
-:root { color-scheme: light; }
+:root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #fff;
        max-width: 62rem; margin: 2.5rem auto; padding: 0 1.25rem; }
 h1 { font-size: 1.9rem; line-height: 1.2; margin: 0 0 .5rem; }
@@ -94,6 +94,24 @@ table.published { color: #5d5341; }
 pre { background: #f3f5f8; padding: .8rem 1rem; overflow-x: auto; border-radius: 4px; }
 li { margin: .3rem 0; }
 summary { cursor: pointer; color: #1f4fd8; }
+details pre { max-height: 30rem; overflow: auto; }
+@media (max-width: 40rem) {
+  body { margin: 1.2rem auto; padding: 0 .8rem; }
+  h1 { font-size: 1.5rem; overflow-wrap: anywhere; }
+  th, td { padding: .3rem .4rem; white-space: normal; }
+}
+@media (prefers-color-scheme: dark) {
+  body { color: #dfe5ec; background: #14191f; }
+  figcaption, .note { color: #9aa7b5; }
+  img { background: #fff; border-radius: 4px; }
+  th, td { border-bottom-color: #2c3540; }
+  th { border-bottom-color: #5b6775; }
+  table.ours th { background: #17324a; }
+  table.published th { background: #40351f; }
+  table.published { color: #cbbd9c; }
+  pre { background: #1f262e; }
+  summary, a { color: #82aaff; }
+}
 """
 
 

@@ -16,7 +16,7 @@ from saccade.analysis.study.rows import Row, Size, Study
 from saccade.config_json import from_dict, to_dict
 from saccade.data import Annotations, find_split
 from saccade.recipe_config import AugmentationConfig, ScheduleConfig
-from saccade.recipes import for_detector, small
+from saccade.recipes import paper, small
 from saccade.run_config import RunConfig
 
 DEFAULT_EPOCHS = 50
@@ -130,12 +130,10 @@ def run_config(
     published = row.build(settings.size)
     model = resized(published, settings.short_side)
     if settings.size == "nano":
-        recipe = for_detector(model) if model.backbone.name == "small-resnet" else small(model)
+        recipe = small(model)
     else:
         factor = settings.short_side / published.input.short_side
-        recipe = replace(
-            for_detector(model), augmentation=_scaled(factor), schedule=ScheduleConfig()
-        )
+        recipe = replace(paper(model), augmentation=_scaled(factor), schedule=ScheduleConfig())
     if settings.batch_size is not None:
         images = recipe.batch_size * recipe.accumulate
         several = settings.size == "r50"

@@ -1,0 +1,102 @@
+"""A process of our own that may take neither more memory than is free nor more than its time."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+MOST_SECONDS = 45.0
+"""From the first line that the process writes; then it is ended."""
+START_SECONDS = 120.0
+"""Until that first line: most of it are imports, which a busy machine takes long for."""
+SPARE = 0.92
+"""Of the memory that is free: a process that takes more is ended, before the system does so."""
+_LOOK_EVERY = 0.1
+
+
+def run_module(
+    module: str, task: dict[str, Any], free: int, tick: Callable[[], None]
+) -> tuple[list[dict[str, Any]], str]:
+    """Run ``python -m module``, its task as JSON on the standard input.
+
+    Args:
+        module: It writes lines of JSON.
+        task: What it is given.
+        free: Bytes that it may take; see `free_memory`.
+        tick: Called now and then while it goes on.
+
+    Returns:
+        The lines that it wrote, and why it was ended: "memory", "time", an error's last line, or
+        nothing.
+    """
+    with TemporaryFile("w+") as source, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        json.dump(task, source)
+        source.seek(0)
+        process = subprocess.Popen(
+            [sys.executable, "-m", module], stdin=source, stdout=out, stderr=err
+        )
+        why = ""
+        try:
+            why = _watch(process, out, free, tick)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        lines = [json.loads(line) for line in _read(out) if line.startswith("{")]
+        if not why and process.returncode < 0:
+            # Whoever kills a process that did nothing wrong does so for want of memory.
+            why = "memory"
+        elif not why and process.returncode:
+            why = (_read(err) or ["no message"])[-1].strip()
+    return lines, why
+
+
+def _watch(
+    process: subprocess.Popen[bytes], out: IO[str], free: int, tick: Callable[[], None]
+) -> str:
+    ends, built = time.perf_counter() + START_SECONDS, False
+    while process.poll() is None:
+        if not built and os.fstat(out.fileno()).st_size:
+            ends, built = time.perf_counter() + MOST_SECONDS, True
+        if time.perf_counter() > ends:
+            return "time" if built else f"nothing was ready within {START_SECONDS:.0f} seconds"
+        if _resident(process.pid) > SPARE * free:
+            return "memory"
+        tick()
+        time.sleep(_LOOK_EVERY)
+    return ""
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory of a process; 0 where the system does not tell."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
+    return 1024 * int(sizes[0]) if sizes else 0
+
+
+def _read(stream: IO[str]) -> list[str]:
+    stream.seek(0)
+    return stream.read().splitlines()
+
+
+def free_memory() -> int:
+    """Bytes that a process may still take on this machine, or in this container."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    free = page * os.sysconf("SC_PHYS_PAGES")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                free = 1024 * int(line.split()[1])
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdecimal():
+        free = min(free, max(0, int(text) - int(used.read_text())))
+    return free

@@ -1,0 +1,1 @@
+"""Tests of what the doctor finds, and of what it leaves alone."""
