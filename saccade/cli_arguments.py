@@ -65,8 +65,9 @@ class EvalArguments:
     tta: bool = False
     """Test-time augmentation: look at every image at each of --tta-scales, as it is and flipped,
     and fuse what is found. Takes a forward pass for each."""
-    tta_scales: tuple[float, ...] = (1.0, 0.8, 1.2)
-    """Of the sides to which images are resized otherwise."""
+    tta_scales: tuple[float, ...] = (1.0,)
+    """Of the sides to which images are resized otherwise; others than 1 help a detector that was
+    trained at several sizes."""
     tta_flips: tuple[Literal["horizontal", "vertical"], ...] = ("horizontal",)
     """Directions in which the objects may as well be turned."""
     on_broken_image: OnBrokenImage = "fail"

@@ -5,6 +5,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from lightning.fabric import Fabric
@@ -29,7 +30,7 @@ class EndedElsewhere(Exception):
     def __init__(self, status: int) -> None:
         super().__init__("another process of this run ended first; its message says why.")
         self.status = status
-        """The exit status that fits what this process was doing."""
+        """The exit status of the process that ended first."""
 
 
 def launch(config: LaunchConfig, loggers: Sequence[Logger]) -> Fabric:
@@ -102,8 +103,9 @@ def ending_together(folder: Path) -> Iterator[None]:
     except BaseException as error:
         if not distributed.is_available() or not distributed.is_initialized():
             raise
-        if not _is_first(run):
-            raise EndedElsewhere(error.status if isinstance(error, Stopped) else 2) from error
+        first = _first_status(run, error.status if isinstance(error, Stopped) else 2)
+        if first is not None:
+            raise EndedElsewhere(first) from error
         if _is_lost_connection(error):
             raise ConnectionError(
                 "the connection to another process of the run is lost, and that process has not "
@@ -124,14 +126,19 @@ def _strategy(config: LaunchConfig, num_processes: int) -> Strategy | str:
     return DDPStrategy(**{name: False})
 
 
-def _is_first(run: int) -> bool:
-    """Whether no other process of the run has ended before."""
+def _first_status(run: int, status: int) -> int | None:
+    """The exit status of the process that ended first; None if that is this one."""
+    name = f"saccade/run-{run}"
     try:
         store = distributed.distributed_c10d._get_default_store()
-        return store.add(f"saccade/run-{run}/ended", 1) == 1
+        if store.add(f"{name}/ended", 1) == 1:
+            store.set(f"{name}/status", str(status))
+            return None
+        store.wait([f"{name}/status"], timedelta(seconds=5))
+        return int(store.get(f"{name}/status"))
     except RuntimeError:
         # Without torchrun the first process keeps the store, and has taken it along.
-        return False
+        return 2
 
 
 def _is_lost_connection(error: BaseException) -> bool:

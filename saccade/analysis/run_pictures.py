@@ -43,6 +43,8 @@ class EvaluationPictures:
             OSError: If a file is missing.
             ValueError: If it is broken.
         """
+        if not self.files:
+            return {}
         found, objects = collected(self.evaluator)
         pictures: dict[str, Pixels] = {}
         for id, file in self.files.items():

@@ -78,10 +78,10 @@ def _augment(sample: Sample, augmentation: AugmentationConfig, input_config: Inp
     if _happens(augmentation.crop):
         sample = _resize(sample, _choose(augmentation.crop_short_sides))
         sample = _random_crop(sample, *augmentation.crop_sides)
-    sample = _resize(sample, _choose(augmentation.short_sides), augmentation.max_side)
-    if augmentation.zoom:
-        factor = math.exp(augmentation.zoom * (2 * torch.rand(()).item() - 1))
-        sample = _zoom(sample, factor, input_config)
+    short_side = _choose(augmentation.short_sides)
+    frame = resized_size(sample.targets.size, short_side, augmentation.max_side)
+    factor = math.exp(augmentation.zoom * (2 * torch.rand(()).item() - 1))
+    sample = _resize_within(sample, frame, factor, input_config)
     if augmentation.brightness:
         gain = 1 + augmentation.brightness * (2 * torch.rand(()).item() - 1)
         sample = replace(sample, image=tv.adjust_brightness(sample.image, gain))
@@ -94,7 +94,10 @@ def _prepare(sample: Sample, input_config: InputConfig) -> Sample:
 
 
 def _resize(sample: Sample, short_side: int, max_side: int | None = None) -> Sample:
-    size = resized_size(sample.targets.size, short_side, max_side)
+    return _resize_to(sample, resized_size(sample.targets.size, short_side, max_side))
+
+
+def _resize_to(sample: Sample, size: tuple[int, int]) -> Sample:
     return _apply(sample, partial(tv.resize, size=list(size), antialias=True))
 
 
@@ -111,12 +114,15 @@ def _random_crop(sample: Sample, least: int, most: int) -> Sample:
     return _apply(sample, partial(tv.crop, top=top, left=left, height=height, width=width))
 
 
-def _zoom(sample: Sample, factor: float, input_config: InputConfig) -> Sample:
-    """Resize by `factor`, then crop or pad at random to the size that the image had."""
-    frame = sample.targets.size
-    size = [max(1, round(side * factor)) for side in frame]
-    sample = _apply(sample, partial(tv.resize, size=size, antialias=True))
-    spare = [outer - inner for outer, inner in zip(frame, size, strict=True)]
+def _resize_within(
+    sample: Sample, frame: tuple[int, int], factor: float, input_config: InputConfig
+) -> Sample:
+    """Resize to `factor` times `frame`, then crop or pad at random to `frame`."""
+    height, width = (max(1, round(side * factor)) for side in frame)
+    sample = _resize_to(sample, (height, width))
+    spare = [frame[0] - height, frame[1] - width]
+    if not any(spare):
+        return sample
     top, left = (_integer(min(0, each), max(0, each)) for each in spare)
     if factor > 1:
         crop = partial(tv.crop, top=-top, left=-left, height=frame[0], width=frame[1])

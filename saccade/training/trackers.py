@@ -31,7 +31,7 @@ LONGEST_PARAMETER = 500
 """Characters that every version of MLflow's servers keeps."""
 
 
-class RemoteTracker(Logger):
+class RemoteTracker(Logger):  # type: ignore[misc]
     """A tracker that continues its run when ours is resumed; it starts at the first use.
 
     Only the first process uses it. Where the run is found again is kept in ``trackers.json``.

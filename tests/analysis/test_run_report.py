@@ -119,7 +119,7 @@ def test_a_run_that_was_killed_after_its_last_evaluation_is_reported_too(
     assert len(EvaluationRecords(tmp_path / "run" / "evaluations.jsonl").read()) == 1
 
 
-SIZES = {id: (48, 64) for id in range(1, 8)}
+SIZES = dict.fromkeys(range(1, 8), (48, 64))
 OBJECTS = [{"image_id": 1, "category_id": 1, "bbox": [4, 8, 20, 24], "area": 480, "iscrowd": 0}]
 
 

@@ -58,5 +58,5 @@ def test_evaluating_on_what_is_trained_on_is_said() -> None:
 
 def test_the_recipe_and_the_weights_are_linted() -> None:
     assert "start from a probability of 0.5" in only(found(prior=0.0)).what
-    larger = replace(nano(), accumulate=20)
+    larger = replace(nano(), accumulate=400)
     assert "is too low and learns slowly" in only(found(larger)).what
