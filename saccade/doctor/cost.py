@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from saccade.config import DetectorConfig
 from saccade.config_json import to_dict
 from saccade.doctor.bounded import MOST_SECONDS, free_memory, run_module
 from saccade.doctor.findings import Finding, Severity, counted
-from saccade.doctor.geometry import resized, training_sides, typical_size
+from saccade.doctor.geometry import num_tokens, resized, training_sides, typical_size
 from saccade.doctor.recipe_lint import lint_gradients, lint_minutes
 from saccade.doctor.tables import SplitTable
 from saccade.run_config import RunConfig
@@ -98,13 +99,12 @@ def measure_cost(
     height, width = np.quantile(every, 0.98, axis=0).astype(int).tolist()
     objects = max(1, int(np.quantile(table.per_image, 0.95)))
     batch = config.batch_size
-    steps: list[dict[str, Any]] = [{"num_images": 1, "size": usual, "repeats": 1}]
-    steps += [{"num_images": batch, "size": usual, "repeats": 4}]
-    steps += [{"num_images": batch, "size": (height, width), "repeats": 1}]
-    if batch == 1:
-        steps.pop(0)
-    if (height, width) == usual:
-        steps.pop()
+    steps: list[dict[str, Any]] = [
+        {"num_images": 1, "size": _small(usual, config.model), "repeats": 1},
+        {"num_images": batch, "size": usual, "repeats": 4},
+    ]
+    if (height, width) != usual:
+        steps.append({"num_images": batch, "size": (height, width), "repeats": 1})
     task = {
         "config": to_dict(config),
         "seconds": SECONDS,
@@ -131,6 +131,13 @@ def measure_cost(
         ended=why == "time",
         failed=why if why not in ("", "memory", "time") else "",
     )
+
+
+def _small(size: tuple[int, int], config: DetectorConfig) -> tuple[int, int]:
+    """Half of each side, unless the detector has too few tokens then."""
+    half = (size[0] // 2, size[1] // 2)
+    tokens = int(num_tokens(np.array([half], np.int64), config)[0])
+    return half if tokens >= config.queries.num_queries else size
 
 
 def cost_findings(cost: Cost, config: RunConfig, num_images: int) -> list[Finding]:

@@ -1,6 +1,7 @@
 """The doctor's report: one HTML file, readable on a telephone, by day and by night."""
 
 import math
+import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -33,6 +34,11 @@ STYLE = (
 body { background: var(--ground); color: var(--text); margin: 1.5rem auto; padding: 0 1rem; }
 h1 { overflow-wrap: anywhere; }
 th, td { border-color: var(--line); }
+td { white-space: nowrap; }
+th { overflow-wrap: normal; vertical-align: bottom; }
+.finding code { white-space: nowrap; font-size: .86em; background: var(--ground);
+                padding: .05rem .25rem; border-radius: 3px; }
+@media (max-width: 30rem) { th, td { padding: .35rem .4rem; } }
 table.ours th { background: var(--card); }
 pre { background: var(--card); white-space: pre-wrap; overflow-wrap: anywhere; }
 figcaption, .note { color: var(--quiet); }
@@ -114,7 +120,7 @@ def _findings(findings: Sequence[Finding]) -> list[Block]:
 
 
 def _card(finding: Finding) -> str:
-    remedy = f'<p class="remedy">{escape(finding.remedy)}.</p>' if finding.remedy else ""
+    remedy = f'<p class="remedy">{_text(finding.remedy)}.</p>' if finding.remedy else ""
     pictures = "".join(
         f"<figure>{picture(each)}<figcaption>{escape(each.file.name)}</figcaption></figure>"
         for each in finding.examples
@@ -132,9 +138,14 @@ def _card(finding: Finding) -> str:
     end = "" if what.endswith(".") else "."
     return (
         f'<section class="finding severity-{int(finding.severity)}">'
-        f'<p class="topic">{escape(finding.topic)}</p><p>{escape(what)}{end}</p>'
+        f'<p class="topic">{escape(finding.topic)}</p><p>{_text(what)}{end}</p>'
         f"{remedy}{pictures}{pairs}</section>"
     )
+
+
+def _text(sentence: str) -> str:
+    """As HTML; options and their values are not broken into lines."""
+    return re.sub(r"(--[\w.-]*\w(?: [\d.e-]*\d)?)", r"<code>\1</code>", escape(sentence))
 
 
 def split_rows(tables: Sequence[SplitTable]) -> list[list[str]]:

@@ -15,6 +15,7 @@ import torch
 from lightning.fabric import Fabric
 
 from saccade.config_json import from_dict
+from saccade.doctor.findings import counted
 from saccade.run_config import RunConfig
 from saccade.starting import new_detector
 from saccade.structures import Batch, Targets
@@ -150,7 +151,7 @@ def measure(task: dict[str, Any]) -> None:
 def _name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
+    return f"{device.type}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def _say(**values: Any) -> None:

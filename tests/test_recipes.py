@@ -1,0 +1,67 @@
+import pytest
+
+from saccade.presets import preset_config, presets
+from saccade.recipes import fast, for_detector, modern, paper, small, with_mixed_queries
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_every_detector_has_both_recipes(preset: str) -> None:
+    model = preset_config(preset)
+    assert paper(model).model == model
+    assert for_detector(model, "paper") == paper(model)
+    assert for_detector(model) == fast(model)
+    assert fast(model).model.queries == model.queries
+
+
+def test_the_paper_is_followed_to_the_number() -> None:
+    run = paper(preset_config("deformable-detr-r50"))
+    assert (run.epochs, run.batch_size * run.accumulate) == (50, 32)
+    optimizer = run.optimizer
+    assert (optimizer.learning_rate, optimizer.weight_decay, optimizer.clip_norm) == (
+        2e-4,
+        1e-4,
+        0.1,
+    )
+    assert (optimizer.backbone_factor, optimizer.sampling_factor, optimizer.layer_decay) == (
+        0.1,
+        0.1,
+        1,
+    )
+    assert (run.schedule.kind, run.schedule.drop_at, run.schedule.drop_factor) == ("step", 0.8, 0.1)
+    assert (run.loss.class_weight, run.loss.box_weight, run.loss.giou_weight) == (2, 5, 2)
+    assert (run.loss.quality, run.ema, run.freeze) == ("none", 0, ())
+    assert run.augmentation.short_sides == tuple(range(480, 801, 32))
+    assert (run.augmentation.mosaic, run.augmentation.copy_paste, run.augmentation.zoom) == (
+        0,
+        0,
+        0,
+    )
+
+
+def test_fast_adds_only_what_a_detector_can_have() -> None:
+    two_stage = fast(preset_config("deformable-detr-r50-two-stage")).model
+    assert two_stage.denoising.num_queries
+    assert two_stage.decoder.look_forward_twice
+    refined = fast(preset_config("deformable-detr-r50-refine")).model
+    assert not refined.denoising.num_queries
+    assert refined.decoder.look_forward_twice
+    assert not fast(preset_config("deformable-detr-r50")).model.decoder.look_forward_twice
+
+
+def test_families_keep_their_own_recipes() -> None:
+    for name in ("detr-r50", "tsp-fcos-r50", "encoder-only-detr-r50"):
+        model = preset_config(name)
+        assert fast(model) == paper(model)
+    nano = preset_config("deformable-detr-nano")
+    assert fast(nano) == small(nano)
+    assert fast(preset_config("deformable-detr-r50")) == modern(
+        preset_config("deformable-detr-r50")
+    )
+
+
+def test_mixed_queries_are_for_detectors_with_proposals() -> None:
+    two_stage = preset_config("deformable-detr-r50-two-stage")
+    assert two_stage.queries.content == "proposal"
+    assert with_mixed_queries(two_stage).queries.content == "learned"
+    plain = preset_config("deformable-detr-r50")
+    assert with_mixed_queries(plain) == plain
