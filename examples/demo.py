@@ -45,6 +45,8 @@ def main() -> None:
         data=str(CELLS),
         minutes=arguments.minutes,
         seed=arguments.seed,
+        # It draws its own, with a heading.
+        pictures=0,
     )
     console.print(
         f"[bold]Training[/] a two-stage Deformable DETR from random weights on 205 photographs of "
@@ -67,7 +69,8 @@ def main() -> None:
 [bold]Look[/] in {pictures}:
   found-beside-marked-*.jpg   what was found beside what people marked
   unseen-*.jpg                photographs that nothing here has read before
-and at {out / "curve.png"}, the AP over time. The weights are in {out / "best"}.
+at {out / "curve.png"}, the AP over time, and at {out / "report.html"}, what goes wrong and
+where. The weights are in {out / "best"}.
 
 [bold]Next[/], type for example:
   .venv/bin/saccade predict {CELLS / "test"} --weights {out / "best"}

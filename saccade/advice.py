@@ -53,7 +53,7 @@ def advice(config: RunConfig, num_images: int, num_objects: int) -> list[str]:
     per_class = num_objects / config.model.num_classes
     if num_objects and per_class < FEW_OBJECTS:
         found.append(
-            f"There are {per_class:.0f} objects a class to learn from ({num_objects} of "
+            f"There are {per_class:.1f} objects a class to learn from ({num_objects} of "
             f"{config.model.num_classes} classes): some more marked images are worth more than "
             "any option."
         )

@@ -125,7 +125,7 @@ def small(model: DetectorConfig) -> RunConfig:
     zeros = model.queries.source == "learned" and model.queries.content == "zeros"
     return replace(
         base,
-        num_workers=0,
+        num_workers=1,
         augmentation=AugmentationConfig(
             vertical_flip=0.5,
             short_sides=(model.input.short_side,),

@@ -88,6 +88,11 @@ class RunConfig:
     """Keep only what enters the stages of the backbone and the layers of encoder and decoder for
     the backward pass, which then computes their insides once more. Activations then take half the
     memory or less, and a step the time of another forward pass longer. The numbers are the same."""
+    compile: bool = False
+    """Compile the stages of the backbone and the layers of encoder and decoder while they train, by
+    torch.compile. It takes minutes in the first steps, which do not count as training, and steps
+    are faster afterwards where the device waits for Python. Random numbers are others than without,
+    and a run that is resumed need not end with the same bits."""
     aspect_bucketing: bool = False
     """Make batches of images whose aspect ratios are alike, which need less padding and so less
     time; the order stays shuffled, and every image comes as often as without. It does not help

@@ -76,4 +76,4 @@ def test_steps_are_counted_as_the_loop_takes_them() -> None:
 def test_few_objects_are_told() -> None:
     run = replace(run_of("deformable-detr-nano"), weights="best", epochs=500)
     (said,) = advice(run, 200, 30)
-    assert said.startswith("There are 15 objects a class to learn from (30 of 2 classes)")
+    assert said.startswith("There are 15.0 objects a class to learn from (30 of 2 classes)")

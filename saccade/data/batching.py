@@ -164,7 +164,7 @@ def training_loader(
             f"processes: expected at least one batch of {batch_size}; choose a smaller batch size "
             "or fewer processes."
         )
-    return _loader(dataset, sampler, batch_size, num_workers, drop_last=True)
+    return _loader(dataset, sampler, batch_size, num_workers, training=True)
 
 
 def evaluation_loader(
@@ -181,7 +181,7 @@ def evaluation_loader(
     different numbers of batches.
     """
     shard = range(rank, len(dataset), world_size)
-    return _loader(dataset, shard, batch_size, num_workers, drop_last=False)
+    return _loader(dataset, shard, batch_size, num_workers, training=False)
 
 
 def _leave_signals_to_the_trainer(_: int) -> None:
@@ -196,7 +196,7 @@ def _loader(
     batch_size: int,
     num_workers: int,
     *,
-    drop_last: bool,
+    training: bool,
 ) -> StatefulDataLoader:
     with warnings.catch_warnings():
         # torchdata 0.11 calls what torch 2.15 deprecates.
@@ -207,7 +207,9 @@ def _loader(
             batch_size=batch_size,
             num_workers=num_workers,
             collate_fn=_collate_or_error,
-            drop_last=drop_last,
+            drop_last=training,
+            # A worker takes seconds to start where processes are not forked.
+            persistent_workers=training and num_workers > 0,
             worker_init_fn=_leave_signals_to_the_trainer,
             # Its own generator, so that loading does not advance the global one of the training.
             generator=torch.Generator(),

@@ -43,15 +43,17 @@ class DetectionDataset(Dataset[Sample], ABC):
         self.transform = transform
         self.seed = seed
         self.on_broken_image = on_broken_image
-        self.epoch = 0
+        # In memory that workers share, which hold copies of the dataset for longer than an epoch.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order and augmentation come next; call it before iterating.
+        """Choose the epoch whose order and augmentation come next; call it before iterating."""
+        self._epoch.fill_(epoch)
 
-        Workers receive the dataset when an iteration starts, so the loaders of
-        `saccade.data.batching` start theirs anew every epoch.
-        """
-        self.epoch = epoch
+    @property
+    def epoch(self) -> int:
+        """What `set_epoch` chose; at first 0."""
+        return int(self._epoch)
 
     @abstractmethod
     def __len__(self) -> int: ...

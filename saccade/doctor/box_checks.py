@@ -50,7 +50,7 @@ def _misread(table: SplitTable, split: Split | None) -> list[Finding]:
         ]
     stored = boxes.copy()
     stored[:, 2:] -= stored[:, :2]
-    outside = (boxes[:, 2:] > sizes[:, ::-1] + ROUNDING).any(1)
+    outside = np.asarray((boxes[:, 2:] > sizes[:, ::-1] + ROUNDING).any(1))
     ordered = (stored[:, 2:] > stored[:, :2]).all(1)
     within = (stored[:, 2:] <= sizes[:, ::-1] + ROUNDING).all(1)
     if outside.mean() > 0.3 and (ordered & within).all():

@@ -19,6 +19,8 @@ from saccade.run_config import RunConfig
 SECONDS = 25.0
 """For the steps themselves."""
 TIGHT = 0.85
+FAR = 4.0
+"""Times the pixels that were measured, beyond which memory is not foretold."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Cost:
     batch_size: int
     free: int
     """Bytes of memory, before the steps."""
+    base: int = 0
+    """Bytes that the process took before its first step."""
     unreached: tuple[str, ...] = ()
     too_large: bool = False
     """Whether a step did not fit."""
@@ -58,26 +62,34 @@ class Cost:
     """Why nothing could be measured."""
 
     @property
+    def nearest(self) -> Measured | None:
+        """The measured batch that is most like a usual one."""
+        pixels = self.batch_size * self.usual[0] * self.usual[1]
+        return min(self.steps, key=lambda step: abs(step.pixels - pixels), default=None)
+
+    @property
     def seconds(self) -> float | None:
         """Of a usual batch: measured, or from the nearest that was, by its pixels."""
-        if not self.steps:
+        nearest = self.nearest
+        if nearest is None:
             return None
-        pixels = self.batch_size * self.usual[0] * self.usual[1]
-        nearest = min(self.steps, key=lambda step: abs(step.pixels - pixels))
-        return nearest.seconds * pixels / nearest.pixels
+        return nearest.seconds * self.batch_size * self.usual[0] * self.usual[1] / nearest.pixels
 
     @property
     def peak(self) -> int | None:
-        """Bytes at the worst moment of a batch of the largest images: measured or extrapolated."""
+        """Bytes at the worst moment of a batch of the largest images: measured, or in a straight
+        line from what was; None where that is too far."""
         if not self.steps:
             return None
         pixels = self.batch_size * self.largest[0] * self.largest[1]
         last = self.steps[-1]
-        if len(self.steps) == 1 or last.pixels >= pixels:
-            return round(last.peak * max(1.0, pixels / last.pixels))
-        before = self.steps[-2]
-        slope = max(0.0, (last.peak - before.peak) / max(1, last.pixels - before.pixels))
-        return round(last.peak + slope * (pixels - last.pixels))
+        if pixels > FAR * last.pixels:
+            return None
+        before = (
+            (self.steps[-2].pixels, self.steps[-2].peak) if len(self.steps) > 1 else (0, self.base)
+        )
+        slope = max(0.0, (last.peak - before[1]) / max(1, last.pixels - before[0]))
+        return round(last.peak + slope * max(0, pixels - last.pixels))
 
 
 def measure_cost(
@@ -126,6 +138,7 @@ def measure_cost(
         largest=(height, width),
         batch_size=batch,
         free=free,
+        base=int(found.get("base", 0)),
         unreached=tuple(found.get("unreached", ())),
         too_large=why == "memory" or bool(found.get("too_large")),
         ended=why == "time",
@@ -180,12 +193,21 @@ def cost_findings(cost: Cost, config: RunConfig, num_images: int) -> list[Findin
             Severity.INFORMATION,
             "cost",
             f"a batch of {counted(cost.batch_size, 'image')} of {width} x {height} pixels takes "
-            f"{seconds:.2g} seconds on this machine ({_conditions(cost)}), an epoch of "
-            f"{counted(batches, 'batch', 'batches')} {duration(epoch)}, {run}; reading images and "
-            "evaluating come on top",
+            f"{_foretold(cost)}{seconds:.2g} seconds on this machine ({_conditions(cost)}), an "
+            f"epoch of {counted(batches, 'batch', 'batches')} {duration(epoch)}, {run}; "
+            "reading images and evaluating come on top",
         )
     )
     return [*findings, *lint_minutes(config, epoch)]
+
+
+def _foretold(cost: Cost) -> str:
+    nearest, pixels = cost.nearest, cost.batch_size * cost.usual[0] * cost.usual[1]
+    if nearest is None or nearest.pixels == pixels:
+        return ""
+    height, width = nearest.size
+    of = f"{counted(nearest.num_images, 'image')} of {width} x {height}"
+    return f"at most, going by a batch of {of}, about "
 
 
 def _conditions(cost: Cost) -> str:

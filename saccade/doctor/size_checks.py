@@ -118,12 +118,7 @@ def _larger_input(table: SplitTable, config: RunConfig) -> str:
             f"enlarge the input with {_options(suited)}, which costs "
             f"{_cost(table, suited, now):.1f} times the time"
         )
-    return (
-        "cut the images into tiles, or leave such objects out, for they have few pixels in the "
-        "files themselves"
-        if suited.short <= 1.1 * now.short
-        else "cut the images into tiles before training"
-    )
+    return "cut the images into tiles before training, or leave such objects out"
 
 
 def _advice(table: SplitTable, config: RunConfig) -> list[Finding]:

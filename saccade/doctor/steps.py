@@ -125,13 +125,14 @@ class Stepper:
 def measure(task: dict[str, Any]) -> None:
     """Take the steps that the task lists, until its seconds are spent."""
     stepper = Stepper(from_dict(RunConfig, task["config"], "run"))
-    _say(device=str(stepper.device), name=_name(stepper.device))
+    _say(device=str(stepper.device), name=_name(stepper.device), base=stepper.peak())
     ends = time.perf_counter() + task["seconds"]
     per_pixel = 0.0
     for number, each in enumerate(task["steps"]):
         num_images, size = each["num_images"], (each["size"][0], each["size"][1])
         pixels = num_images * size[0] * size[1]
-        if per_pixel * pixels > ends - time.perf_counter():
+        # The first step is small, and says too much of one that is larger.
+        if number > 1 and per_pixel * pixels > ends - time.perf_counter():
             break
         try:
             times = [stepper.take(num_images, size, each["num_objects"])]

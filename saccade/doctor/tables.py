@@ -46,7 +46,7 @@ class SplitTable:
     @cached_property
     def trained(self) -> Flags:
         """[N]: which objects training uses: no crowds, and nothing without area in its image."""
-        has_area: Flags = (self.clipped[:, 2:] > self.clipped[:, :2]).all(1)
+        has_area = np.asarray((self.clipped[:, 2:] > self.clipped[:, :2]).all(1))
         return ~self.crowds & has_area
 
     @cached_property

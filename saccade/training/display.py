@@ -154,23 +154,22 @@ class Display:
         rate: float,
     ) -> None:
         parts = ", ".join(f"{name} {losses[key].item():.3f}" for name, key in SHOWN.items())
-        facts = [f"loss {total.item():.2f} (last layer: {parts})", f"lr {learning_rate:.1e}"]
+        of_step = f"loss {total.item():.2f} ({parts})  lr {learning_rate:.1e}"
+        of_run = f"{100 * self.waiting.share:.0f} % waiting for data"
         if self.precisions:
-            best = max(self.precisions)
-            facts.append(f"AP {100 * self.precisions[-1]:.1f}, best {100 * best:.1f}")
+            last, best = self.precisions[-1], max(self.precisions)
+            of_run = f"AP {100 * last:.1f}, best {100 * best:.1f}  {of_run}"
         share = self._share(progress, index)
-        speed = [f"{rate:.1f} images/s", f"{100 * self.waiting.share:.0f} % waiting for data"]
-        speed.append(self._left(progress, share))
+        speed = f"{rate:.1f} images/s  {self._left(progress, share)}"
+        epoch = self._epoch(progress)
         if self.console.is_terminal:
-            self.line.plain = "  ".join(facts)
-            rate_and_rest = "  ".join(speed)
-            epoch = self._epoch(progress)
-            self.bar.update(self.task, completed=share, epoch=epoch, rate=rate_and_rest)
+            self.line.plain = f"{of_step}\n{of_run}"
+            self.bar.update(self.task, completed=share, epoch=epoch, rate=speed)
             self.live.refresh()
         elif time.perf_counter() - self.printed_at > PRINT_EVERY_SECONDS:
             self.printed_at = time.perf_counter()
-            where = f"epoch {self._epoch(progress)}, step {progress.step}, {100 * share:.0f} %"
-            self.console.print(f"{where}:  {'  '.join([*facts, *speed])}", soft_wrap=True)
+            where = f"epoch {epoch}, step {progress.step}, {100 * share:.0f} %"
+            self.console.print(f"{where}:  {of_step}  {of_run}  {speed}", soft_wrap=True)
 
     def _epoch(self, progress: Progress) -> str:
         return f"{progress.epoch + 1}" + ("" if self.config.minutes else f"/{self.config.epochs}")

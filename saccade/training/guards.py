@@ -122,7 +122,8 @@ def find_non_finite(model: nn.Module, losses: Losses, moment: Moment, backward: 
     trained = [each for each in model.parameters() if each.requires_grad]
     torch.manual_seed(moment.seed)
     try:
-        with _hooks(model, backward) as found:
+        # Compiled graphs pass the hooks inside of them by.
+        with torch.compiler.set_stance("force_eager"), _hooks(model, backward) as found:
             try:
                 total = losses(moment.batch, moment.targets)
                 if backward and total.isfinite():

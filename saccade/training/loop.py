@@ -13,6 +13,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from saccade.data import random_seed
 from saccade.run_config import RunConfig
 from saccade.training.checkpoint import Checkpoint, Progress, load_checkpoint, save_checkpoint
+from saccade.training.compilation import compiled, num_graphs
 from saccade.training.display import Display
 from saccade.training.ema import WeightAverage
 from saccade.training.guards import Moment, NonFiniteGuard
@@ -111,6 +112,7 @@ def fit(
     with (
         StopRequests(folder) as stop,
         Display(fabric, config, len(loader), progress, records) as display,
+        compiled(parts(model) if config.compile else ()),
         recomputing(parts(model) if config.activation_checkpointing else ()),
     ):
         guard = NonFiniteGuard(
@@ -211,7 +213,7 @@ class Stopwatch:
     def __init__(self, fabric: Fabric, shared: bool) -> None:
         self.fabric = fabric
         self.shared = shared and fabric.world_size > 1
-        self.compiled = False
+        self.graphs = -1
         self.started = 0.0
         self.saved()
 
@@ -228,9 +230,9 @@ class Stopwatch:
         self.started = time.perf_counter()
 
     def lap(self) -> float:
-        """Seconds since the lap began, and begin another; the first one compiled kernels: none."""
+        """Seconds since the lap began, and begin another; none if it compiled, as the first did."""
         now = time.perf_counter()
         seconds, self.started = now - self.started, now
-        if not self.compiled:
-            self.compiled, seconds = True, 0.0
+        if num_graphs() != self.graphs:
+            self.graphs, seconds = num_graphs(), 0.0
         return self.fabric.broadcast(seconds) if self.shared else seconds

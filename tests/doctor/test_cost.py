@@ -38,6 +38,20 @@ def test_a_step_that_does_not_fit_hurts_whether_it_was_measured_or_foreseen() ->
         assert "--batch-size" in found.remedy
 
 
+def test_one_small_step_does_not_foretell_the_memory_of_a_large_one() -> None:
+    small = replace(COST, steps=(Measured(1, (120, 160), 0.5, 2 * GB),), base=GB, free=3 * GB)
+    assert small.peak is None
+    assert alarming(cost_findings(small, nano(), 800)) == []
+    assert "at most, going by a batch of 1 image of 160 x 120, about 16 seconds" in (
+        cost_findings(small, nano(), 800)[0].what
+    )
+
+
+def test_memory_is_foretold_from_where_the_process_began() -> None:
+    single = replace(COST, steps=(Measured(8, (240, 320), 6.0, 4 * GB),), base=GB)
+    assert single.peak == 4.75 * GB
+
+
 def test_a_tight_fit_is_worth_a_look() -> None:
     assert only(cost_findings(replace(COST, free=5 * GB), nano(), 800)).severity is Severity.LOOK
 

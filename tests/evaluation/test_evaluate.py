@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from saccade.evaluation import CocoEvaluator, evaluate
 from saccade.model import Found
@@ -85,34 +85,3 @@ def test_an_image_that_is_not_passed_is_missed(evaluator: CocoEvaluator) -> None
 def test_an_evaluator_serves_again(evaluator: CocoEvaluator) -> None:
     evaluate(predict, loader(1, 2), evaluator)
     assert evaluate(predict, loader(2), evaluator).numbers["AR100"] == pytest.approx(0.5)
-
-
-def _evaluate_share(rank: int, folder: str, evaluator: CocoEvaluator) -> None:
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
-    )
-    result = evaluate(predict, loader(rank + 1), evaluator)
-    distributed.destroy_process_group()
-    (Path(folder) / f"{rank}.txt").write_text(str(result.AP))
-
-
-@pytest.mark.slow
-def test_processes_share_the_images(evaluator: CocoEvaluator, tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_evaluate_share, (str(tmp_path), evaluator), nprocs=2)
-    scores = [float((tmp_path / f"{rank}.txt").read_text()) for rank in (0, 1)]
-    assert scores == pytest.approx([1, 1])
-
-
-def test_states_of_all_processes_are_merged(
-    evaluator: CocoEvaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the slow test does with two processes, the other one played by a stand-in."""
-    other = (np.array([[70.0, 10.0, 60.0, 60.0, 1.0]]), np.array([1], np.int32))
-
-    def gather(states: list[object], state: dict[int, object]) -> None:
-        states[:] = [state, {1: other}]
-
-    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "all_gather_object", gather)
-    assert evaluate(predict, loader(2), evaluator).numbers["AP"] == pytest.approx(1)

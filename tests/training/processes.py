@@ -24,7 +24,7 @@ from saccade.training.step import Stepper
 Act = Callable[[int], None]
 """What a process does beforehand, by its rank; a function of a module."""
 
-LONGEST = 200.0
+LONGEST = 400.0
 """Seconds after which processes are killed: some wait for each other."""
 
 

@@ -54,10 +54,10 @@ def test_a_log_gets_whole_lines(
     lines = console.file.getvalue().splitlines()
     assert len(lines) == 4
     assert "\x1b" not in console.file.getvalue()
-    assert lines[-1].startswith("epoch 1/2, step 5, 25 %:  loss 7.50 (last layer: class 0.250, L1")
+    assert lines[-1].startswith("epoch 1/2, step 5, 25 %:  loss 7.50 (class 0.250, L1 0.250,")
     assert "lr 2.0e-04" in lines[-1]
     # The first step takes no time: sixteen images in four seconds, and three quarters to go.
-    assert "4.0 images/s  0 % waiting for data  0:00:12 left" in lines[-1]
+    assert "0 % waiting for data  4.0 images/s  0:00:12 left" in lines[-1]
 
 
 def test_a_log_gets_a_line_a_minute(records: EvaluationRecords) -> None:

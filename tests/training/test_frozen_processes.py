@@ -31,7 +31,7 @@ def test_two_processes_leave_frozen_parts_alone(
         "--model.input.short-side 64 --augmentation.short-sides 64 "
         f"--out {tmp_path / 'run'}"
     )
-    subprocess.run([sys.executable, *command.split()], check=True, timeout=240, cwd=tmp_path)
+    subprocess.run([sys.executable, *command.split()], check=True, timeout=600, cwd=tmp_path)
     before = known.model.state_dict()
     after = Detector.from_pretrained(tmp_path / "run" / "last").model.state_dict()
     frozen = ("backbone.", "encoder.", "decoder.layers.0.")
