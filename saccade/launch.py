@@ -3,17 +3,21 @@
 import inspect
 import itertools
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
+import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers.logger import Logger
 from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning.fabric.strategies.strategy import Strategy
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from saccade.run_config import LaunchConfig
@@ -22,6 +26,10 @@ from saccade.training.stopping import Stopped
 
 _runs = itertools.count()
 """Numbers the runs of a process, alike in all processes of a run."""
+
+
+LONGEST_TO_JOIN = 600.0
+"""Seconds that the processes of an attempt wait for each other."""
 
 
 class EndedElsewhere(Exception):
@@ -59,6 +67,8 @@ def launch(config: LaunchConfig, loggers: Sequence[Logger]) -> Fabric:
             f"{devices} x {config.accelerator} cannot train here "
             f"({' '.join(str(error).split())}): see --launch.accelerator and --launch.devices."
         ) from error
+    if fabric.world_size > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        _join_afresh(fabric.device)
     fabric.launch()
     return fabric
 
@@ -113,6 +123,48 @@ def ending_together(folder: Path) -> Iterator[None]:
                 f"What was saved last is in {folder}: resume the run (--resume)."
             ) from error
         raise
+
+
+def _join_afresh(device: torch.device) -> None:
+    """Join torchrun's processes under a name that no earlier attempt has used.
+
+    Torchrun keeps one store for all attempts (torch 2.15), in which processes that were restarted
+    would find the addresses of those before them.
+    """
+    store, rank, world_size = next(rendezvous("env://"))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=distributed.PrefixStore(agree(store, rank, world_size), store),
+        rank=rank,
+        world_size=world_size,
+    )
+
+
+def agree(store: distributed.Store, rank: int, world_size: int) -> str:
+    """A new name that all processes of an attempt know, though the store holds those of others.
+
+    The first process proposes names until every process has found itself in the proposal.
+    """
+    mine = uuid4().hex
+    store.set(f"saccade/here/{rank}", mine)
+    others = range(1, world_size)
+    end = time.monotonic() + LONGEST_TO_JOIN
+    while time.monotonic() < end:
+        if rank == 0:
+            here = [store.get(f"saccade/here/{other}").decode() for other in others]
+            store.set("saccade/proposal", " ".join([mine, *here]))
+            answers = [f"saccade/answer/{mine}/{other}" for other in others]
+            if store.check(answers):
+                return mine
+        else:
+            proposal = store.get("saccade/proposal").decode().split()
+            if mine in proposal:
+                store.set(f"saccade/answer/{proposal[0]}/{rank}", "")
+                return proposal[0]
+        time.sleep(0.05)
+    raise RuntimeError(f"{world_size} processes did not meet in {LONGEST_TO_JOIN:.0f} seconds.")
 
 
 def _strategy(config: LaunchConfig, num_processes: int) -> Strategy | str:

@@ -118,14 +118,17 @@ def tsp(model: DetectorConfig) -> RunConfig:
 
 
 def small(model: DetectorConfig) -> RunConfig:
-    """From random weights on a small machine: one learning rate, a cosine, the input's own size."""
+    """From random weights on a small machine: one learning rate, a cosine, the input's own size,
+    and scores that learn the quality of boxes."""
     base = detr(model) if model.classification == "softmax" else deformable_detr(model)
+    sigmoid = model.classification == "sigmoid"
     # Queries of zeros reach their first normalisation as a tiny bias alone, whose gradient is then
     # a hundred times all others': clipping by the norm of all would scale the others away.
     zeros = model.queries.source == "learned" and model.queries.content == "zeros"
     return replace(
         base,
         num_workers=1,
+        loss=replace(base.loss, quality="matchability" if sigmoid else "none"),
         augmentation=AugmentationConfig(
             vertical_flip=0.5,
             short_sides=(model.input.short_side,),

@@ -35,6 +35,7 @@ from saccade.training.checkpoint import Progress
 from saccade.training.loop import fit
 from saccade.training.records import EvaluationRecords
 from saccade.training.sharding import whole
+from saccade.training.step import in_any_process
 from saccade.training.trackers import finish, log_config, log_pictures, make_loggers
 
 
@@ -72,7 +73,8 @@ def train(config: RunConfig, folder: Path, resume: bool | Literal["auto"] = Fals
 def _train(
     fabric: Fabric, config: RunConfig, folder: Path, resume: bool | Literal["auto"]
 ) -> Detector:
-    if resume == "auto" or is_restart():
+    # torchrun counts restarts on each machine by itself.
+    if in_any_process(fabric, resume == "auto" or is_restart()):
         # One process looks: a network's folder may look different from another machine.
         resume = fabric.broadcast((folder / "last.ckpt").exists())
     split = find_split(Path(config.data), config.train_split)

@@ -30,13 +30,16 @@ class LearnedQueries(nn.Module):
             if self.content is None
             else self.content.weight.expand_as(positions),
             positions=positions,
-            references=None if self.reference_points is None else self._points(positions),
+            references=None
+            if self.reference_points is None
+            else _points(self.reference_points, positions),
         )
 
-    def _points(self, positions: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q 2"]:
-        # In bf16 a point in the middle of an image would be known to three pixels only.
-        with torch.autocast(positions.device.type, enabled=False):
-            return self.reference_points(positions).sigmoid()
+
+def _points(projection: nn.Linear, positions: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q 2"]:
+    # In bf16 a point in the middle of an image would be known to three pixels only.
+    with torch.autocast(positions.device.type, enabled=False):
+        return projection(positions).sigmoid()
 
 
 class TokenQueries(nn.Module):

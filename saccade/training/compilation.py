@@ -1,49 +1,40 @@
 """Parts of a detector compiled by torch.compile while it trains."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import nn
 
+from saccade.training.forwards import Forward, replaced
 
-@contextmanager
-def compiled(parts: Iterable[nn.Module], backend: str = "inductor") -> Iterator[None]:
+
+def compiled(parts: Iterable[nn.Module], backend: str = "inductor") -> AbstractContextManager[None]:
     """Inside, parts of a model run as compiled graphs where a gradient is asked for.
 
     Graphs are made for sizes that vary: batches of other sizes need no new ones. What lies between
     the parts, such as the choice of proposals, is not compiled.
 
     Args:
-        parts: Not inside of each other. Those of a single operation stay as they are.
+        parts: See `replaced`.
         backend: Of `torch.compile`.
     """
-    changed: list[nn.Module] = []
-    try:
-        for part in parts:
-            if next(part.children(), None) is not None:
-                part.forward = _compiled(part.forward, backend)  # type: ignore[method-assign]
-                changed.append(part)
-        yield
-    finally:
-        for part in changed:
-            del part.forward
+
+    def change(_: nn.Module, forward: Forward) -> Forward:
+        fast = torch.compile(forward, dynamic=True, backend=backend)
+
+        def run(*inputs: Any) -> Any:
+            return fast(*inputs) if torch.is_grad_enabled() else forward(*inputs)
+
+        return run
+
+    return replaced(parts, change)
 
 
 def num_graphs() -> int:
     """How many graphs were compiled in this process so far."""
     if "torch._dynamo" not in sys.modules:
         return 0
-    counters: dict[str, dict[str, int]] = torch._dynamo.utils.counters
-    return counters["stats"]["unique_graphs"]
-
-
-def _compiled(forward: Callable[..., Any], backend: str) -> Callable[..., Any]:
-    fast = torch.compile(forward, dynamic=True, backend=backend)
-
-    def run(*inputs: Any) -> Any:
-        return fast(*inputs) if torch.is_grad_enabled() else forward(*inputs)
-
-    return run
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]

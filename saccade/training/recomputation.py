@@ -1,6 +1,6 @@
 """Activations that are computed again in the backward pass instead of kept (Chen et al. 2016)."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -8,35 +8,23 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from saccade.training.forwards import Forward, replaced
 from saccade.training.guards import running_statistics
 
 
-@contextmanager
-def recomputing(parts: Iterable[nn.Module]) -> Iterator[None]:
+def recomputing(parts: Iterable[nn.Module]) -> AbstractContextManager[None]:
     """Inside, parts of a model keep their inputs alone; the backward pass runs them once more.
 
-    Outputs, gradients, dropout and the statistics of norms are the same as otherwise, and so are
-    the names of weights. Nothing changes where no gradient is asked for.
+    Outputs, gradients, dropout and the statistics of norms are the same as otherwise. Nothing
+    changes where no gradient is asked for.
 
     Args:
-        parts: Not inside of each other; each with a parameter. Those of a single operation, whose
-            inputs are all that they keep anyway, stay as they are.
+        parts: See `replaced`; each with a parameter.
     """
-    changed: list[nn.Module] = []
-    try:
-        for part in parts:
-            if next(part.children(), None) is None:
-                continue
-            part.forward = _recomputed(part)  # type: ignore[method-assign]
-            changed.append(part)
-        yield
-    finally:
-        for part in changed:
-            del part.forward
+    return replaced(parts, _recomputed)
 
 
-def _recomputed(part: nn.Module) -> Callable[..., Any]:
-    forward = part.forward
+def _recomputed(part: nn.Module, forward: Forward) -> Forward:
     # Torch takes the device, whose random numbers are to be repeated, from a tensor.
     witness = next(part.parameters())
     statistics = running_statistics(part)

@@ -16,6 +16,9 @@ from saccade.training.guards import Moment, find_non_finite
 from saccade.training.recomputation import recomputing
 from saccade.training.step_images import StepImages
 
+# Of torch's own making, while it looks at what is to be compiled.
+pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+
 
 class Net(nn.Module):
     """Two parts."""

@@ -131,6 +131,8 @@ def run_config(
     model = resized(published, settings.short_side)
     if settings.size == "nano":
         recipe = small(model)
+        # The losses that were published for the detectors.
+        recipe = replace(recipe, loss=replace(recipe.loss, quality="none"))
     else:
         factor = settings.short_side / published.input.short_side
         recipe = replace(paper(model), augmentation=_scaled(factor), schedule=ScheduleConfig())
