@@ -1,5 +1,6 @@
 """The processes of a run: how they start, and how they end together."""
 
+import atexit
 import inspect
 import itertools
 import os
@@ -17,6 +18,7 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 from lightning.fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning.fabric.strategies.strategy import Strategy
 from torch import distributed
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -134,15 +136,18 @@ def _join_afresh(device: torch.device) -> None:
     store, rank, world_size = next(rendezvous("env://"))
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        # NCCL warns of what is left open.
+        atexit.register(distributed.destroy_process_group)
     distributed.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        store=distributed.PrefixStore(agree(store, rank, world_size), store),
+        store=PrefixStore(agree(store, rank, world_size), store),
         rank=rank,
         world_size=world_size,
+        device_id=device if device.type == "cuda" else None,
     )
 
 
-def agree(store: distributed.Store, rank: int, world_size: int) -> str:
+def agree(store: Store, rank: int, world_size: int) -> str:
     """A new name that all processes of an attempt know, though the store holds those of others.
 
     The first process proposes names until every process has found itself in the proposal.

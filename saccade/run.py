@@ -67,16 +67,14 @@ def train(config: RunConfig, folder: Path, resume: bool | Literal["auto"] = Fals
     """
     with ending_together(folder):
         fabric = launch(config.launch, make_loggers(config.trackers, folder))
-        return _train(fabric, config, folder, resume)
+        # torchrun counts restarts on each machine by itself.
+        if in_any_process(fabric, resume == "auto" or is_restart()):
+            # One process looks: a network's folder may look different from another machine.
+            resume = fabric.broadcast((folder / "last.ckpt").exists())
+        return _train(fabric, config, folder, bool(resume))
 
 
-def _train(
-    fabric: Fabric, config: RunConfig, folder: Path, resume: bool | Literal["auto"]
-) -> Detector:
-    # torchrun counts restarts on each machine by itself.
-    if in_any_process(fabric, resume == "auto" or is_restart()):
-        # One process looks: a network's folder may look different from another machine.
-        resume = fabric.broadcast((folder / "last.ckpt").exists())
+def _train(fabric: Fabric, config: RunConfig, folder: Path, resume: bool) -> Detector:
     split = find_split(Path(config.data), config.train_split)
     annotations = split.read()
     if config.on_broken_image == "fail":

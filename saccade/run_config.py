@@ -46,6 +46,12 @@ class LaunchConfig:
             raise ValueError(f'launch.precision is "{self.precision}": expected 32, bf16 or fp16.')
         if self.strategy not in ("auto", "ddp", "fsdp"):
             raise ValueError(f'launch.strategy is "{self.strategy}": expected auto, ddp or fsdp.')
+        if self.strategy == "fsdp" and self.precision == "fp16":
+            # Each process would decide by itself whether its part of the gradients is too large.
+            raise ValueError(
+                "launch.precision is fp16 and launch.strategy fsdp: weights that are divided train "
+                "with bf16 or 32; choose one of these, or ddp."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,8 +131,9 @@ def _shared(
     if len(similar):
         # What only looks alike is worth seeing most.
         shown = shown[np.argsort(~np.isin(shown[:, 1], similar), kind="stable")]
-    kinds = [f"{len(same):,} the same", f"{len(similar):,} almost the same"]
-    said = " and ".join(each for each in kinds if not each.startswith("0 "))
+    said = f"{len(same):,} the same and {len(similar):,} almost the same"
+    if not len(similar) or not len(same):
+        said = "the same" if len(same) else "almost the same"
     severe = count >= MANY_SHARED * len(table.sizes)
     return [
         Finding(

@@ -53,7 +53,7 @@ def is_sharded(model: nn.Module) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor, in the same memory."""
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(state: Any, keep: bool = True) -> Any:
@@ -69,7 +69,7 @@ def whole(state: Any, keep: bool = True) -> Any:
         The state itself where nothing is divided. What was divided comes on the CPU.
     """
     if isinstance(state, DTensor):
-        complete = state.detach().full_tensor()
+        complete = state.full_tensor().detach()
         return complete.cpu() if keep else None
     if isinstance(state, dict):
         return {name: whole(each, keep) for name, each in state.items()}

@@ -180,7 +180,7 @@ def copy_from_first(tensors: Sequence[Tensor]) -> None:
     # Counts up to 2**53 survive it, too.
     numbers = torch.cat([each.flatten().double() for each in tensors])
     distributed.broadcast(numbers, src=0)
-    parts = numbers.split([each.numel() for each in tensors])
+    parts = torch.split(numbers, [each.numel() for each in tensors])
     for each, part in zip(tensors, parts, strict=True):
         each.copy_(part.view_as(each))
 

@@ -64,7 +64,7 @@ def test_a_copy_in_another_split_hurts_and_is_shown(folder: Path) -> None:
     shutil.copy(folder / "images" / "2.png", folder / "images" / "101.png")
     found = only(findings_of(folder))
     assert found.severity is Severity.HURTS
-    assert found.what.startswith("1 image of val (25 %) is in train too, 1 the same")
+    assert found.what.startswith("1 image of val (25 %) is in train too, the same")
     ((one, other),) = found.pairs
     assert (one.file.name, other.file.name) == ("2.png", "101.png")
 
@@ -72,13 +72,13 @@ def test_a_copy_in_another_split_hurts_and_is_shown(folder: Path) -> None:
 def test_a_compressed_copy_in_another_split_is_found_by_its_looks(folder: Path) -> None:
     picture = pattern(2, (240, 320))
     picture.save(folder / "images" / "101.png", "JPEG", quality=40)
-    assert "1 almost the same" in only(findings_of(folder)).what
+    assert "in train too, almost the same" in only(findings_of(folder)).what
 
 
 def test_an_image_that_two_splits_list_is_found(folder: Path) -> None:
     write_annotations(folder / "annotations" / "val.json", healthy(2, first_image=3))
     found = only(findings_of(folder))
-    assert "2 images of val (100 %) are in train too, 2 the same" in found.what
+    assert "2 images of val (100 %) are in train too, the same" in found.what
 
 
 def test_copies_within_a_split_are_worth_a_look(folder: Path) -> None:
@@ -130,4 +130,4 @@ def test_a_picture_turned_by_its_camera_is_known_again(tmp_path: Path) -> None:
     stored = picture.transpose(Image.Transpose.ROTATE_90)
     stored.save(folder / "images" / "100.png", "JPEG", exif=exif, quality=95)
     found = [each for each in alarming(findings_of(folder)) if each.topic != "classes"]
-    assert "1 almost the same" in only(found).what
+    assert "in train too, almost the same" in only(found).what

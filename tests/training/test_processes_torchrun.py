@@ -71,7 +71,7 @@ def test_a_run_whose_process_is_killed_and_restarted_equals_the_whole_one_bitwis
     ((status, said),) = finish([process])
     assert status == 0, said
     assert "the connection to another process of the run is lost" in said
-    assert len(list((tmp_path / "killed" / "csv").iterdir())) == 2
+    assert len(list((tmp_path / "killed" / "logs").iterdir())) == 2
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
