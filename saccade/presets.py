@@ -9,19 +9,16 @@ from dataclasses import replace
 from typing import Literal
 
 from saccade.coco_classes import COCO_CLASSES
-from saccade.config import (
+from saccade.config import DenoisingConfig, DetectorConfig, InputConfig, as_class_names
+from saccade.config_parts import (
     BackboneConfig,
     DecoderConfig,
-    DenoisingConfig,
-    DetectorConfig,
     EncoderAttentionKind,
     EncoderConfig,
-    InputConfig,
     NeckConfig,
     PositionConfig,
     QueryConfig,
     SelectionConfig,
-    as_class_names,
 )
 
 Preset = Callable[[], DetectorConfig]

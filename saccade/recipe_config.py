@@ -31,7 +31,7 @@ class AugmentationConfig:
     zoom: float = 0.0
     """Enlarge or shrink inside the resized frame, by up to exp of this; a shrunk image gets a
     border in the mean colour. Batches then need no padding, unlike with many short_sides. 0.7,
-    half to twice the size, is large-scale jitter."""
+    half to twice the size, is a large jitter."""
     brightness: float = 0.0
     """Largest relative change of brightness."""
 

@@ -20,7 +20,16 @@ def for_detector(model: DetectorConfig, recipe: RecipeName = "fast") -> RunConfi
 
 
 def paper(model: DetectorConfig) -> RunConfig:
-    """What was published for a detector: DETR's recipe, Deformable DETR's, or TSP's."""
+    """What was published for a detector: DETR's recipe, Deformable DETR's, or TSP's.
+
+    The model trains without what later papers add to training.
+    """
+    model = replace(
+        model,
+        decoder=replace(model.decoder, look_forward_twice=False),
+        denoising=replace(model.denoising, num_queries=0),
+        one_to_many=replace(model.one_to_many, num_queries=0),
+    )
     if model.selection.kind != "none":
         return tsp(model)
     return detr(model) if model.classification == "softmax" else deformable_detr(model)
@@ -35,7 +44,8 @@ def fast(model: DetectorConfig) -> RunConfig:
     if model.backbone.name == "small-resnet":
         return small(model)
     deformable = model.decoder.num_layers > 0 and model.decoder.attention == "deformable"
-    return modern(model) if deformable else paper(model)
+    sigmoid = model.classification == "sigmoid"
+    return modern(model) if deformable and sigmoid else paper(model)
 
 
 def with_mixed_queries(model: DetectorConfig) -> DetectorConfig:

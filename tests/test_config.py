@@ -2,17 +2,14 @@ from dataclasses import replace
 
 import pytest
 
-from saccade.config import (
+from saccade.config import DenoisingConfig, DetectorConfig, InputConfig, as_class_names
+from saccade.config_parts import (
     BackboneConfig,
     DecoderConfig,
-    DenoisingConfig,
-    DetectorConfig,
     EncoderConfig,
-    InputConfig,
     NeckConfig,
     QueryConfig,
     SelectionConfig,
-    as_class_names,
 )
 from saccade.presets import preset_config, presets
 from saccade.recipe_config import AugmentationConfig, LossConfig, OptimizerConfig, ScheduleConfig

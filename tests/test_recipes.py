@@ -7,10 +7,17 @@ from saccade.recipes import fast, for_detector, modern, paper, small, with_mixed
 @pytest.mark.parametrize("preset", presets())
 def test_every_detector_has_both_recipes(preset: str) -> None:
     model = preset_config(preset)
-    assert paper(model).model == model
-    assert for_detector(model, "paper") == paper(model)
-    assert for_detector(model) == fast(model)
-    assert fast(model).model.queries == model.queries
+    published, since = for_detector(model, "paper"), for_detector(model)
+    assert published.model.denoising.num_queries == 0
+    assert not published.model.decoder.look_forward_twice
+    assert (published.ema, published.loss.quality) == (0, "none")
+    assert since.model.queries == published.model.queries == model.queries
+
+
+@pytest.mark.parametrize("preset", presets())
+def test_the_paper_stays_the_paper_for_weights_of_the_other_recipe(preset: str) -> None:
+    model = preset_config(preset)
+    assert paper(fast(model).model) == paper(model)
 
 
 def test_the_paper_is_followed_to_the_number() -> None:
@@ -36,6 +43,23 @@ def test_the_paper_is_followed_to_the_number() -> None:
         0,
         0,
     )
+
+
+def test_detr_is_followed_to_the_number() -> None:
+    run = paper(preset_config("detr-r50"))
+    assert (run.epochs, run.batch_size * run.accumulate) == (300, 16)
+    assert (run.optimizer.learning_rate, run.optimizer.backbone_factor) == (1e-4, 0.1)
+    assert (run.optimizer.weight_decay, run.optimizer.clip_norm) == (1e-4, 0.1)
+    assert run.epochs * run.schedule.drop_at == pytest.approx(200)
+    assert (run.loss.class_weight, run.loss.class_cost, run.loss.no_object_weight) == (1, 1, 0.1)
+
+
+def test_modern_values_are_those_of_the_documentation() -> None:
+    run = fast(preset_config("deformable-detr-r50-two-stage"))
+    assert (run.epochs, run.batch_size * run.accumulate, run.ema) == (24, 16, 0.9995)
+    assert (run.schedule.kind, run.schedule.flat_until) == ("flat-cosine", 0.6)
+    assert run.loss.quality == "matchability"
+    assert run.model.denoising.num_queries == 200
 
 
 def test_fast_adds_only_what_a_detector_can_have() -> None:

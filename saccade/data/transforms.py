@@ -5,7 +5,7 @@ boxes and ``targets.size`` follow the image. Randomness comes from torch's globa
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as tv
 
 from saccade.config import InputConfig
+from saccade.data.chance import choose, draw_integer, happens
 from saccade.data.dataset import Transform
 from saccade.recipe_config import AugmentationConfig
 from saccade.structures import Sample
@@ -71,14 +72,14 @@ def resized_size(
 
 
 def _augment(sample: Sample, augmentation: AugmentationConfig, input_config: InputConfig) -> Sample:
-    if _happens(augmentation.horizontal_flip):
+    if happens(augmentation.horizontal_flip):
         sample = _apply(sample, tv.horizontal_flip)
-    if _happens(augmentation.vertical_flip):
+    if happens(augmentation.vertical_flip):
         sample = _apply(sample, tv.vertical_flip)
-    if _happens(augmentation.crop):
-        sample = _resize(sample, _choose(augmentation.crop_short_sides))
+    if happens(augmentation.crop):
+        sample = _resize(sample, choose(augmentation.crop_short_sides))
         sample = _random_crop(sample, *augmentation.crop_sides)
-    short_side = _choose(augmentation.short_sides)
+    short_side = choose(augmentation.short_sides)
     frame = resized_size(sample.targets.size, short_side, augmentation.max_side)
     factor = math.exp(augmentation.zoom * (2 * torch.rand(()).item() - 1))
     sample = _resize_within(sample, frame, factor, input_config)
@@ -108,9 +109,11 @@ def _resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _random_crop(sample: Sample, least: int, most: int) -> Sample:
     """A crop with sides drawn from [least, most], as far as the image allows."""
-    height, width = (_integer(min(least, side), min(side, most)) for side in sample.targets.size)
-    top = _integer(0, sample.targets.size[0] - height)
-    left = _integer(0, sample.targets.size[1] - width)
+    height, width = (
+        draw_integer(min(least, side), min(side, most)) for side in sample.targets.size
+    )
+    top = draw_integer(0, sample.targets.size[0] - height)
+    left = draw_integer(0, sample.targets.size[1] - width)
     return _apply(sample, partial(tv.crop, top=top, left=left, height=height, width=width))
 
 
@@ -123,7 +126,7 @@ def _resize_within(
     spare = [frame[0] - height, frame[1] - width]
     if not any(spare):
         return sample
-    top, left = (_integer(min(0, each), max(0, each)) for each in spare)
+    top, left = (draw_integer(min(0, each), max(0, each)) for each in spare)
     if factor > 1:
         crop = partial(tv.crop, top=-top, left=-left, height=frame[0], width=frame[1])
         return _apply(sample, crop)
@@ -149,16 +152,3 @@ def _normalise(image: Tensor, input_config: InputConfig) -> Tensor:
     unit = tv.to_dtype(image, torch.float32, scale=True)
     normalised: Tensor = tv.normalize(unit, list(input_config.mean), list(input_config.std))
     return normalised
-
-
-def _happens(probability: float) -> bool:
-    return torch.rand(()).item() < probability
-
-
-def _choose(options: Sequence[int]) -> int:
-    return options[_integer(0, len(options) - 1)]
-
-
-def _integer(least: int, most: int) -> int:
-    """Drawn from [least, most], both included."""
-    return int(torch.randint(least, most + 1, ()))

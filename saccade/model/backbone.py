@@ -10,7 +10,7 @@ from jaxtyping import Float
 from timm.layers import PatchEmbed, freeze_batch_norm_2d
 from torch import Tensor, nn
 
-from saccade.config import BackboneConfig
+from saccade.config_parts import BackboneConfig
 from saccade.model.deformable_convolution import replace_convolutions
 from saccade.model.small_resnet import SmallResNet
 

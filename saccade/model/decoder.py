@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from saccade.attention import MultiheadAttention
-from saccade.config import DecoderConfig
+from saccade.config_parts import DecoderConfig
 from saccade.model.dropout import Dropout
 from saccade.model.feed_forward import FeedForward
 from saccade.model.heads import Heads
@@ -86,7 +86,7 @@ class Decoder(nn.Module):
             found.append(Predictions(logits, predicted))
             if self.refined:
                 queries = replace(queries, references=boxes.detach())
-            if self.look_forward_twice:
+            if self.look_forward_twice and torch.is_grad_enabled():
                 earlier = boxes
         return replace(found[-1], auxiliary=tuple(found[:-1]), proposals=queries.proposals)
 

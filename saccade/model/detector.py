@@ -13,7 +13,8 @@ from saccade.attention import (
     LevelwiseDeformableAttention,
     SynthesizerAttention,
 )
-from saccade.config import DecoderConfig, DetectorConfig, EncoderConfig
+from saccade.config import DetectorConfig
+from saccade.config_parts import DecoderConfig, EncoderConfig
 from saccade.model.backbone import Backbone
 from saccade.model.decoder import Decoder
 from saccade.model.denoising import Denoising

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saccade.config import EncoderConfig
+from saccade.config_parts import EncoderConfig
 from saccade.model.dropout import Dropout
 from saccade.model.feed_forward import FeedForward
 from saccade.structures import Tokens

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saccade.config import NeckConfig
+from saccade.config_parts import NeckConfig
 from saccade.model.pyramids import BidirectionalPyramid, FeaturePyramid, level_convolution
 
 

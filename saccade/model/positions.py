@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from saccade.config import PositionConfig
+from saccade.config_parts import PositionConfig
 from saccade.structures import Batch, Tokens
 
 TEMPERATURE = 10_000.0

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saccade.config import NeckConfig
+from saccade.config_parts import NeckConfig
 
 Levels = Sequence[Float[Tensor, "B C _ _"]]
 

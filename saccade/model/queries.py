@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from saccade.config import QueryConfig
+from saccade.config_parts import QueryConfig
 from saccade.structures import Queries, Tokens
 
 

@@ -46,7 +46,11 @@ class ProposalQueries(nn.Module):
         They hold the vectors of `content`, or without it what is made of their proposals.
         """
         # The encoder learns "object or not" in channel 0 (its targets are all labelled 0).
-        best = proposals.logits[..., 0].topk(ranks.stop).indices[:, ranks.start :]
+        scores = proposals.logits[..., 0]
+        if ranks.start:
+            # Among equal scores, the best so many are not the first of the best of more.
+            scores = scores.scatter(1, scores.topk(ranks.start).indices, -torch.inf)
+        best = scores.topk(len(ranks)).indices
         references = proposals.boxes.detach().gather(1, best[..., None].expand(-1, -1, 4))
         embedded = self.embed(references)
         if content is None:

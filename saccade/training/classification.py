@@ -45,11 +45,13 @@ def varifocal(
     """Varifocal loss (VarifocalNet, equation 2): the score of a matched query is its `quality`.
 
     Arguments as in `focal`; `quality` is the overlap of each matched box with its object, 0 to 1.
+    Where they do not overlap, the query counts as background.
     """
     wanted = torch.zeros_like(logits)
     wanted.view(-1, logits.shape[-1])[rows, labels] = quality
     weight = _VARIFOCAL_ALPHA * logits.detach().sigmoid() ** _VARIFOCAL_GAMMA
-    weight.view(-1, logits.shape[-1])[rows, labels] = quality
+    matched = weight.view(-1, logits.shape[-1])
+    matched[rows, labels] = torch.where(quality > 0, quality, matched[rows, labels])
     losses = F.binary_cross_entropy_with_logits(logits, wanted, weight, reduction="none")
     return losses.flatten(1).sum(1)
 

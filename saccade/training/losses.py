@@ -54,8 +54,16 @@ class SetCriterion(nn.Module):
             config: Weights, matching costs and the shape of the focal loss.
             num_classes: K, without the "no object" class.
             classification: As in the detector's configuration.
+
+        Raises:
+            ValueError: If a softmax detector is to learn the quality of boxes.
         """
         super().__init__()
+        if config.quality != "none" and classification == "softmax":
+            raise ValueError(
+                f'loss.quality is "{config.quality}", but the detector classifies by a softmax, '
+                'whose scores add up to one: expected "none"; leave it out.'
+            )
         self.config = config
         self.num_classes = num_classes
         self.classification = classification

@@ -1,14 +1,12 @@
-"""AdamW with the learning rates of Deformable DETR, and how they change over a run."""
+"""AdamW with the learning rates of Deformable DETR."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import Optimizer
 
-from saccade.recipe_config import OptimizerConfig, ScheduleConfig
+from saccade.recipe_config import OptimizerConfig
 
 _SAMPLING_PROJECTIONS = ("sampling_offsets", "reference_points")
 
@@ -23,11 +21,12 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
 
     With a `layer_decay` below 1 each is divided by the layer of the detector, as its
     ``layers_from_image`` tells them ("... of encoder.layers.0"), and the rate of a layer is
-    multiplied by the decay once for every layer between it and the heads.
+    multiplied by the decay once for every layer above it: not at all for the heads, once for the
+    last layer of the decoder, twice for the one before it.
 
     Returns:
         Groups for a torch optimiser, with ``name`` and the ``initial_lr`` that
-        `set_learning_rate` starts from.
+        `saccade.training.schedule.set_learning_rate` starts from.
 
     Raises:
         ValueError: If the model has no module named "backbone", or layers are asked for that it
@@ -85,43 +84,6 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
         )
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     return torch.optim.AdamW(groups, fused=devices <= {"cpu", "cuda"})
-
-
-def learning_rate_factor(progress: float, schedule: ScheduleConfig) -> float:
-    """What multiplies every learning rate at a moment of the run.
-
-    Args:
-        progress: Fraction of the run that has passed, in steps or in time; a run that overstays
-            keeps the factor of its end.
-        schedule: How the factor changes.
-
-    Raises:
-        ValueError: If `progress` is negative or not a number.
-
-    >>> [learning_rate_factor(epoch / 50, ScheduleConfig()) for epoch in (0, 39, 40, 50)]
-    [1.0, 1.0, 0.1, 0.1]
-    """
-    if not progress >= 0:
-        raise ValueError(
-            f"progress is {progress}: expected the fraction of the run that has passed, 0 to 1."
-        )
-    if progress < schedule.warmup:
-        return progress / schedule.warmup
-    if schedule.kind == "step":
-        return 1.0 if progress < schedule.drop_at else schedule.drop_factor
-    falls_from = schedule.warmup if schedule.kind == "cosine" else schedule.flat_until
-    if progress < falls_from or falls_from == 1:
-        return 1.0
-    passed = (min(progress, 1.0) - falls_from) / (1 - falls_from)
-    return (
-        schedule.final_factor + (1 - schedule.final_factor) * (1 + math.cos(math.pi * passed)) / 2
-    )
-
-
-def set_learning_rate(optimizer: Optimizer, factor: float) -> None:
-    """Set every group's learning rate to `factor` times the one it was built with."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
 
 
 def _layers(model: nn.Module, decay: float) -> Iterator[tuple[str, int, list[nn.Parameter]]]:

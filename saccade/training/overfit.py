@@ -14,7 +14,8 @@ from saccade.restricted_matching import may_answer
 from saccade.structures import Batch, Predictions, Targets
 from saccade.training.losses import SetCriterion
 from saccade.training.matcher import NotFiniteError
-from saccade.training.optimizer import build_optimizer, set_learning_rate
+from saccade.training.optimizer import build_optimizer
+from saccade.training.schedule import set_learning_rate
 from saccade.training.watch import GradientTracker
 
 MOST_STEPS = 60

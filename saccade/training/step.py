@@ -12,8 +12,8 @@ from saccade.training.ema import WeightAverage
 from saccade.training.guards import Moment, NonFiniteGuard, running_statistics
 from saccade.training.losses import SetCriterion
 from saccade.training.matcher import NotFiniteError
-from saccade.training.optimizer import learning_rate_factor, set_learning_rate
 from saccade.training.scaling import LossScaler
+from saccade.training.schedule import learning_rate_factor, set_learning_rate
 from saccade.training.sharding import is_sharded, whole
 from saccade.training.watch import Warn, Watch
 

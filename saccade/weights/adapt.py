@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from saccade.config import BackboneConfig, DetectorConfig
+from saccade.config import DetectorConfig
+from saccade.config_parts import BackboneConfig
 from saccade.model import DetectorModel
 from saccade.weights.classes import ClassMatch, match_classes
 

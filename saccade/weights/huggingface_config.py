@@ -8,10 +8,10 @@ import timm
 import torch
 from torch import Tensor
 
-from saccade.config import (
+from saccade.config import DetectorConfig
+from saccade.config_parts import (
     BackboneConfig,
     DecoderConfig,
-    DetectorConfig,
     EncoderConfig,
     NeckConfig,
     PositionConfig,

@@ -8,17 +8,16 @@ from typing import Any
 from torch import Tensor
 
 from saccade.coco_classes import COCO_CLASSES
-from saccade.config import (
+from saccade.config import DetectorConfig, InputConfig
+from saccade.config_json import from_dict, to_dict
+from saccade.config_parts import (
     BackboneConfig,
     DecoderConfig,
-    DetectorConfig,
     EncoderConfig,
-    InputConfig,
     NeckConfig,
     PositionConfig,
     QueryConfig,
 )
-from saccade.config_json import from_dict, to_dict
 from saccade.weights.layouts import resnet_name
 
 _ENCODER, _DECODER = "transformer.encoder.layers", "transformer.decoder.layers"

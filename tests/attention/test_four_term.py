@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from saccade.attention.four_term import FourTermAttention
-from saccade.config import TERMS
+from saccade.config_parts import TERMS
 from saccade.structures import Tokens
 from tests.attention.memories import WIDTH, attend, memory_of, part_of, randomised, repeated
 

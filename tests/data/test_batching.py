@@ -87,7 +87,9 @@ def test_the_seed_changes_the_order() -> None:
     )
 
 
-@pytest.mark.parametrize(("count", "world_size", "batch_size"), [(12, 2, 3), (11, 4, 1), (13, 3, 2)])
+@pytest.mark.parametrize(
+    ("count", "world_size", "batch_size"), [(12, 2, 3), (11, 4, 1), (13, 3, 2)]
+)
 def test_batches_of_all_processes_together_are_those_of_one(
     count: int, world_size: int, batch_size: int
 ) -> None:

@@ -3,6 +3,7 @@ import pickle
 import pytest
 import torch
 
+from saccade.data import DetectionDataset, training_loader
 from saccade.data.mixing import copy_paste, mosaic, training_mix
 from saccade.recipe_config import AugmentationConfig
 from saccade.structures import Sample, Targets
@@ -80,6 +81,69 @@ def test_a_box_within_the_last_pixel_is_pasted_as_that_pixel() -> None:
         torch.manual_seed(seed)
         mixed = copy_paste(FOUR[3], other)
         assert (mixed.image == 100).sum().item() == 3 * len(mixed.targets.labels)
+
+
+def test_objects_that_come_with_a_rectangle_come_with_their_boxes() -> None:
+    other = sample(100, (60, 80), [[10, 10, 60, 50]])
+    inner = sample(150, (60, 80), [[20, 20, 30, 30]])
+    other.image[:, 20:30, 20:30] = 150
+    both = Targets(
+        torch.cat([other.targets.boxes, inner.targets.boxes]), torch.tensor([100, 150]), (60, 80)
+    )
+    seen = set()
+    for seed in range(20):
+        torch.manual_seed(seed)
+        mixed = copy_paste(FOUR[3], Sample(other.image, both))
+        labels = mixed.targets.labels.tolist()
+        assert (150 in labels) == bool((mixed.image == 150).any())
+        seen.add(tuple(labels))
+    assert seen == {(), (150,), (100, 150)}
+
+
+def test_a_long_image_is_cut_before_it_is_resized() -> None:
+    long = sample(100, (8, 3000), [[0, 0, 3000, 8]])
+    torch.manual_seed(0)
+    mixed = mosaic(sample(50, (400, 400), []), [long] * 3)
+    assert mixed.image.shape == (3, 400, 400)
+
+
+def test_an_image_of_a_few_pixels_stays_as_it_is() -> None:
+    tiny = sample(50, (3, 3), [[0, 0, 3, 3]])
+    assert mosaic(tiny, FOUR[:3]) is tiny
+
+
+class Mixed(DetectionDataset):
+    """The four images, mixed."""
+
+    def __len__(self) -> int:
+        return len(FOUR)
+
+    def read(self, index: int) -> Sample:
+        return FOUR[index]
+
+
+def as_float(sample: Sample) -> Sample:
+    return Sample(sample.image.float(), sample.targets)
+
+
+@pytest.mark.parametrize("field", ["mosaic", "copy_paste"])
+def test_a_dataset_mixes_alike_in_any_number_of_workers(field: str) -> None:
+    mix = training_mix(AugmentationConfig(**{field: 1.0}))
+    dataset = Mixed(["cell"] * 201, as_float, seed=3, mix=mix)
+    epochs = []
+    for num_workers in (0, 2):
+        dataset.set_epoch(1)
+        loader = training_loader(dataset, batch_size=2, num_workers=num_workers)
+        epochs.append([(batch.images, targets) for batch, targets in loader])
+    plain = training_loader(Mixed(["cell"] * 201, as_float, seed=3), batch_size=2)
+    for (ours, targets), (theirs, others) in zip(*epochs, strict=True):
+        assert torch.equal(ours, theirs)
+        for mine, other in zip(targets, others, strict=True):
+            assert torch.equal(mine.boxes, other.boxes)
+    assert any(
+        ours.shape != theirs.images.shape or not torch.equal(ours, theirs.images)
+        for (ours, _), (theirs, _) in zip(epochs[0], plain, strict=True)
+    )
 
 
 def test_nothing_is_mixed_unless_asked() -> None:

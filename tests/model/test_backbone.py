@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from saccade import Detector
-from saccade.config import BackboneConfig, DetectorConfig
+from saccade.config import DetectorConfig
+from saccade.config_parts import BackboneConfig
 from saccade.model import DetectorModel
 from saccade.model.backbone import Backbone
 from saccade.model.deformable_convolution import DeformableConv2d

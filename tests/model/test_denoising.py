@@ -1,5 +1,6 @@
 import torch
 
+from saccade.boxes import centre_to_corners
 from saccade.model import DetectorModel
 from saccade.structures import Batch, Queries, Targets
 from tests.conftest import small_config
@@ -87,3 +88,28 @@ def test_without_targets_there_is_no_denoising() -> None:
     assert predictions.logits.shape[1] == 12
     assert predictions.denoising.logits.shape[1] == 60
     assert len(predictions.denoising.auxiliary) == len(predictions.auxiliary) == 2
+
+
+def test_positives_keep_within_half_an_extent_and_negatives_leave_it() -> None:
+    torch.manual_seed(0)
+    model = DetectorModel(small_config("two-stage"))
+    assert model.denoising is not None
+    boxes = torch.tensor([0.5, 0.5, 0.2, 0.1]).expand(1, 50, 2, 3, 4)
+    noised = model.denoising.noise_boxes(boxes)
+    shifts = (centre_to_corners(noised) - centre_to_corners(boxes)).abs() / torch.tensor(
+        [0.1, 0.05, 0.1, 0.05]
+    )
+    assert (shifts[:, :, 0] < 1).all()
+    # Sides that pass each other change places, which makes some shifts look longer still.
+    assert (shifts[:, :, 1] >= 1 - 1e-5).float().mean().item() > 0.7
+    assert shifts[:, :, 1].max().item() > 1.9
+
+
+def test_a_share_of_the_labels_is_drawn_anew() -> None:
+    torch.manual_seed(0)
+    model = DetectorModel(small_config("two-stage"))
+    assert model.denoising is not None
+    labels = torch.zeros(4, 50, 2, 25, dtype=torch.int64)
+    changed = (model.denoising.noise_labels(labels) != 0).float().mean().item()
+    # Of two classes, half of what is drawn is the class it was.
+    assert abs(changed - 0.125) < 0.02

@@ -89,3 +89,26 @@ def test_one_byte_or_the_result_alone_is_remembered(
         outputs = layer.after_relu(inputs) if behind_relu else layer(inputs)
     assert sum(kept.values()) == pytest.approx(bytes_per_element * inputs.numel(), abs=16)
     assert (outputs.untyped_storage().data_ptr() in kept) == behind_relu
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_types_stay_what_they_are(dtype: torch.dtype) -> None:
+    inputs = features().to(dtype).requires_grad_()
+    layer = Dropout(0.5)
+    for outputs in (layer(inputs), layer.after_relu(inputs)):
+        assert outputs.dtype == dtype
+        (grad,) = torch.autograd.grad(outputs.float().sum(), inputs)
+        assert grad.dtype == dtype
+
+
+@pytest.mark.slow
+def test_it_can_be_compiled_without_a_break() -> None:
+    layer = Dropout(0.5)
+    compiled = torch.compile(
+        lambda inputs: layer.after_relu(layer(inputs)), backend="aot_eager", fullgraph=True
+    )
+    inputs = features().requires_grad_()
+    outputs = compiled(inputs)
+    (grad,) = torch.autograd.grad(outputs.sum(), inputs)
+    assert (outputs == 0).float().mean().item() == pytest.approx(0.875, abs=0.02)
+    assert torch.equal(grad != 0, outputs != 0)

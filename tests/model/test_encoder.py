@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from saccade.attention import DenseAttention
-from saccade.config import EncoderConfig
+from saccade.config_parts import EncoderConfig
 from saccade.model.encoder import EncoderLayer
 from saccade.structures import Tokens
 

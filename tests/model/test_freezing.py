@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from saccade.config import BackboneConfig
+from saccade.config_parts import BackboneConfig
 from saccade.model import DetectorModel
 from tests.conftest import small_config
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saccade.config import DecoderConfig
+from saccade.config_parts import DecoderConfig
 from saccade.model import DetectorModel
 from saccade.structures import Batch, Predictions
 from tests.conftest import small_config

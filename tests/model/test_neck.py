@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from saccade.config import NeckConfig
+from saccade.config_parts import NeckConfig
 from saccade.model.neck import LevelProjection, make_neck
 from saccade.model.pyramids import Fusion
 

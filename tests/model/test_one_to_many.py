@@ -6,7 +6,7 @@ import torch
 from saccade.config import DetectorConfig, OneToManyConfig
 from saccade.model import DetectorModel
 from saccade.recipe_config import LossConfig
-from saccade.structures import Batch, Targets
+from saccade.structures import Batch, Predictions, Targets
 from saccade.training import SetCriterion
 from tests.conftest import small_config
 
@@ -27,10 +27,12 @@ def batch() -> Batch:
     return Batch.from_images([torch.randn(3, 64, 64, generator=generator) for _ in OBJECTS])
 
 
-@pytest.mark.parametrize("kind", ["two-stage", "learned", "detr"])
-def test_further_queries_change_nothing_for_the_detectors_own(kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "num_noised"), [("two-stage", 0), ("two-stage", 20), ("learned", 0), ("detr", 0)]
+)
+def test_further_queries_change_nothing_for_the_detectors_own(kind: str, num_noised: int) -> None:
     config = one_to_many(kind)
-    config = replace(config, denoising=replace(config.denoising, num_queries=0))
+    config = replace(config, denoising=replace(config.denoising, num_queries=num_noised))
     torch.manual_seed(0)
     model = DetectorModel(config).eval()
     with torch.no_grad():
@@ -64,6 +66,29 @@ def test_the_next_best_proposals_are_taken_as_far_as_there_are_tokens() -> None:
     num_tokens = predictions.proposals.logits.shape[1]
     own = predictions.logits.shape[1]
     assert predictions.one_to_many.logits.shape[1] == num_tokens - own
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_no_proposal_is_taken_twice(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    source = DetectorModel(small_config("two-stage")).queries
+    # Few different scores, as bfloat16 has.
+    logits = torch.randint(4, (3, 500, 2)).to(dtype)
+    proposals = Predictions(logits, torch.rand(3, 500, 4))
+    own = source.start_from(proposals, range(100), None).references
+    more = source.start_from(proposals, range(100, 300), None).references
+    for image in range(3):
+        taken = torch.cat([own[image], more[image]])
+        assert len(taken.unique(dim=0)) == 300
+        scores = dict(
+            zip(
+                map(tuple, proposals.boxes[image].tolist()),
+                logits[image, :, 0].tolist(),
+                strict=True,
+            )
+        )
+        found = [scores[tuple(box)] for box in taken.tolist()]
+        assert found == sorted(found, reverse=True)
 
 
 def test_several_queries_learn_each_object_and_their_loss_has_a_weight() -> None:

@@ -21,7 +21,7 @@ def by_hand(matched: dict[tuple[int, int], float], kind: str) -> float:
             p = 1 / (1 + math.exp(-LOGITS[0, 0, query, label].item()))
             q = matched.get((query, label))
             if kind == "varifocal":
-                if q is None:
+                if not q:
                     total += -0.75 * p**2 * math.log(1 - p)
                 else:
                     total += -q * (q * math.log(p) + (1 - q) * math.log(1 - p))
@@ -68,6 +68,11 @@ def test_no_gradient_flows_through_the_quality_into_the_box() -> None:
     criterion = SetCriterion(LossConfig(quality="matchability"), 2)
     criterion(Predictions(logits, boxes), [target])["loss_ce"].backward()
     assert boxes.grad is None or not boxes.grad.any()
+
+
+def test_a_softmax_detector_has_no_such_scores() -> None:
+    with pytest.raises(ValueError, match=r'loss\.quality is "varifocal", but .* by a softmax'):
+        SetCriterion(LossConfig(quality="varifocal"), 2, "softmax")
 
 
 def test_an_unknown_loss_is_refused_by_name() -> None:

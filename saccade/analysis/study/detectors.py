@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Literal
 
 from saccade.analysis.study.rows import Size
-from saccade.config import TERMS, DetectorConfig, EncoderAttentionKind, QueryConfig, Term
+from saccade.config import DetectorConfig
+from saccade.config_parts import TERMS, EncoderAttentionKind, QueryConfig, Term
 from saccade.presets import (
     preset_config,
     single_scale,

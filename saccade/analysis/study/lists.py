@@ -17,7 +17,7 @@ from saccade.analysis.study.detectors import (
     with_encoder,
 )
 from saccade.analysis.study.rows import SIZES, Published, Row, Size, Study
-from saccade.config import TERMS
+from saccade.config_parts import TERMS
 
 _TABLE_1 = "Deformable DETR, table 1, val2017"
 _TABLE_2 = "Deformable DETR, table 2, val2017"
