@@ -21,8 +21,9 @@ from saccade.inference.detections import supervision
 from saccade.inference.folder import find_images
 from saccade.presets import preset_config
 from saccade.recipes import for_detector
-from saccade.run import SplitEvaluation, train
+from saccade.run import train
 from saccade.settings import free_folder
+from saccade.split_evaluation import SplitEvaluation
 from saccade.structures import Targets
 
 CELLS = Path(os.path.relpath(Path(__file__).parent / "blood-cells"))

@@ -4,13 +4,29 @@ import math
 import shlex
 
 from saccade.config import DetectorConfig
+from saccade.presets import preset_config
+from saccade.recipes import with_mixed_queries
 from saccade.run_config import RunConfig
+from saccade.weights.fit import conflicts
 
 FEW_IMAGES = 500
 VERY_FEW_IMAGES = 100
 FEW_OBJECTS = 20
 """Of each class, on average."""
 FEW_STEPS = 300
+
+_PUBLISHED = {
+    "deformable-detr-r50": "SenseTime/deformable-detr",
+    "deformable-detr-r50-refine": "SenseTime/deformable-detr-with-box-refine",
+    "deformable-detr-r50-two-stage": "SenseTime/deformable-detr-with-box-refine-two-stage",
+    "deformable-detr-r50-single-scale": "SenseTime/deformable-detr-single-scale",
+    "deformable-detr-r50-single-scale-dc5": "SenseTime/deformable-detr-single-scale-dc5",
+    "detr-r50": "facebook/detr-resnet-50",
+    "detr-r50-dc5": "facebook/detr-resnet-50-dc5",
+    "detr-r101": "facebook/detr-resnet-101",
+    "detr-r101-dc5": "facebook/detr-resnet-101-dc5",
+}
+"""The ids of published weights on the Hugging Face hub, by preset."""
 
 
 def advice(config: RunConfig, num_images: int, num_objects: int) -> list[str]:
@@ -75,19 +91,11 @@ def _images_per_step(config: RunConfig) -> int:
 
 
 def _published(model: DetectorConfig) -> str | None:
-    """The id of published weights for a detector of this structure on the Hugging Face hub."""
-    backbone, dilated = model.backbone.name, model.backbone.dilated
-    plain = model.neck.kind == "projection" and model.selection.kind == "none"
-    if not plain or model.queries.source == "tokens":
-        return None
-    if model.encoder.attention == "dense" and model.classification == "softmax":
-        size = {"resnet50": "50", "resnet101": "101"}.get(backbone)
-        return size and f"facebook/detr-resnet-{size}" + ("-dc5" if dilated else "")
-    if model.encoder.attention != "deformable" or backbone != "resnet50":
-        return None
-    if model.num_levels == 1:
-        return "SenseTime/deformable-detr-single-scale" + ("-dc5" if dilated else "")
-    steps = {"two-stage": "-with-box-refine-two-stage"}.get(model.queries.source, "")
-    if not steps and model.decoder.refined:
-        steps = "-with-box-refine"
-    return f"SenseTime/deformable-detr{steps}"
+    """The id of published weights for a detector on the Hugging Face hub, if they fit it."""
+    for preset, weights in _PUBLISHED.items():
+        plain = preset_config(preset)
+        # Mixed queries are the fast recipe's; a run from weights has the contents of these.
+        for stored in (plain, with_mixed_queries(plain)):
+            if not any(conflicts(stored, model)):
+                return weights
+    return None

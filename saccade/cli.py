@@ -4,11 +4,9 @@ A subcommand returns the exit status: 0, or 2 for unusable input, which it expla
 Heavy imports happen inside, so that `saccade --help` answers at once.
 """
 
-import argparse
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,16 +20,13 @@ from saccade.cli_arguments import (
     PresetsArguments,
     TrainArguments,
 )
-from saccade.fine_tuning import fine_tuning
-from saccade.presets import PRESETS, preset_config, presets
-from saccade.recipes import for_detector, with_mixed_queries
+from saccade.cli_starting_point import starting_point
+from saccade.presets import PRESETS, presets
 from saccade.run_config import RunConfig
-from saccade.settings import free_folder, read_yaml
+from saccade.settings import free_folder
 
 if TYPE_CHECKING:
     from saccade.inference import Detector
-
-DEFAULT_PRESET = "deformable-detr-r50-two-stage"
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -40,7 +35,7 @@ def train(arguments: Sequence[str]) -> int:
         TrainArguments,
         args=arguments,
         prog="saccade train",
-        default=TrainArguments(run=_starting_point(arguments)),
+        default=TrainArguments(run=starting_point(arguments)),
     )
     if not parsed.run.data:
         raise ValueError("no dataset: name its folder with --data.")
@@ -83,45 +78,6 @@ def _check(run: RunConfig) -> int:
     for problem in result.problems:
         print(f"saccade train --check: {problem}", file=sys.stderr)
     return 2 if result.problems else 0
-
-
-def _starting_point(arguments: Sequence[str]) -> RunConfig:
-    """The run whose values the other options change: of a preset, a file, or given weights."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--preset")
-    first.add_argument("--recipe")
-    first.add_argument("--config", type=Path)
-    first.add_argument("--weights")
-    first.add_argument("--out", type=Path)
-    first.add_argument("--resume", action="store_true")
-    chosen, _ = first.parse_known_args(arguments)
-    if chosen.preset and (chosen.config or chosen.resume):
-        raise ValueError(
-            "--preset cannot be given with --config or --resume: these say already what the "
-            "detector is."
-        )
-    if chosen.recipe and (chosen.config or chosen.resume):
-        raise ValueError(
-            "--recipe cannot be given with --config or --resume: these say already how the "
-            "detector is trained."
-        )
-    recipe = chosen.recipe or "fast"
-    if chosen.resume:
-        if chosen.out is None:
-            raise ValueError("--resume needs the folder of the run: name it with --out.")
-        return read_yaml(chosen.out / "config.yaml")
-    if chosen.config is not None:
-        return read_yaml(chosen.config)
-    if chosen.weights is not None and chosen.preset is None:
-        from saccade.weights import load_weights
-
-        stored = load_weights(chosen.weights).config
-        return fine_tuning(for_detector(replace(stored, class_names=("object",)), recipe))
-    # The dataset brings the classes; COCO's would only fill the help.
-    model = preset_config(chosen.preset or DEFAULT_PRESET, class_names=["object"])
-    if chosen.weights is not None:
-        return fine_tuning(for_detector(model, recipe))
-    return for_detector(with_mixed_queries(model) if recipe == "fast" else model, recipe)
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -242,7 +198,7 @@ def doctor(arguments: Sequence[str]) -> int:
         args=arguments,
         prog="saccade doctor",
         # Any folder: tyro asks for the one that is meant.
-        default=DoctorArguments(folder=tyro.MISSING, run=_starting_point(arguments)),
+        default=DoctorArguments(folder=tyro.MISSING, run=starting_point(arguments)),
     )
     from rich.console import Console
 

@@ -57,7 +57,7 @@ class SplitEvaluation:
             views: Test-time augmentation: look at every image in these ways, by itself.
 
         Raises:
-            ValueError: If there is no such split, or it is unusable.
+            ValueError: If there is no such split, it is unusable, or has no image.
         """
         found = find_split(data, split)
         annotations = found.read()
@@ -65,6 +65,11 @@ class SplitEvaluation:
             check_images(found.images, annotations)
         else:
             annotations = without_broken(found.images, annotations)
+        if not annotations.images:
+            raise ValueError(
+                f"{annotations.source} lists no image that can be read: expected at least one to "
+                f'evaluate on; is "{split}" the split that you mean?'
+            )
         self.split = found
         self.detector = detector
         self.result: CocoResult | None = None

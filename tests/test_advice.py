@@ -1,13 +1,14 @@
 """What a run on few images is told."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from saccade.advice import advice, num_steps
 from saccade.fine_tuning import fine_tuning
 from saccade.presets import preset_config
-from saccade.recipes import fast, paper
+from saccade.recipes import fast, paper, with_mixed_queries
 from saccade.run_config import RunConfig
 
 
@@ -41,6 +42,31 @@ def test_few_images_start_from_published_weights(preset: str, weights: str) -> N
     (said, *_) = advice(run_of(preset, epochs=500), 400, 4000)
     assert said.endswith(f"saccade train --data 'my pets' --weights {weights}")
     assert said.startswith("400 images are few for a resnet")
+
+
+@pytest.mark.parametrize(
+    ("preset", "part", "values"),
+    [
+        ("deformable-detr-r50-single-scale", "decoder", {"refined": True}),
+        ("deformable-detr-r50", "encoder", {"across_levels": False}),
+        ("deformable-detr-r50", "encoder", {"num_heads": 4}),
+        ("deformable-detr-r50", "backbone", {"deformable_levels": (5,)}),
+        ("detr-r50", "encoder", {"pre_norm": True}),
+    ],
+)
+def test_published_weights_that_do_not_fit_are_not_advised(
+    preset: str, part: str, values: dict[str, Any]
+) -> None:
+    run = run_of(preset, epochs=500)
+    changed = replace(getattr(run.model, part), **values)
+    (said, *_) = advice(replace(run, model=replace(run.model, **{part: changed})), 400, 4000)
+    assert said.endswith("--weights FILE")
+
+
+def test_the_parts_of_the_fast_recipe_do_not_stand_in_the_way_of_published_weights() -> None:
+    model = with_mixed_queries(preset_config("deformable-detr-r50-two-stage", ["cat", "dog"]))
+    (said, *_) = advice(fast(model), 400, 4000)
+    assert said.endswith("--weights SenseTime/deformable-detr-with-box-refine-two-stage")
 
 
 def test_very_few_images_may_leave_the_backbone_alone() -> None:

@@ -15,6 +15,8 @@ from saccade.presets import preset_config
 from saccade.recipes import fast, for_detector, paper
 from saccade.run_config import RunConfig
 from saccade.settings import read_yaml
+from saccade.weights import save_weights
+from saccade.weights.fit import check_options
 from tests.conftest import small_config
 
 
@@ -38,10 +40,18 @@ def test_a_run_of_few_images_a_step_keeps_its_rate() -> None:
     after = fine_tuning(before)
     assert after.optimizer == before.optimizer
     assert (after.epochs, after.accumulate) == (9, 1)
-    odd = replace(before, batch_size=5, accumulate=5)
-    tuned = fine_tuning(odd)
-    assert tuned.accumulate == 1
-    assert tuned.optimizer.learning_rate == pytest.approx(odd.optimizer.learning_rate / 5)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "shorter"),
+    [(2, 16, 4), (3, 8, 3), (5, 5, 2), (10, 16, 4), (1, 6, 6), (7, 1, 1)],
+)
+def test_a_step_has_eight_images_at_least(batch_size: int, accumulate: int, shorter: int) -> None:
+    before = replace(fast(small_config("two-stage")), batch_size=batch_size, accumulate=accumulate)
+    after = fine_tuning(before)
+    assert after.accumulate == shorter
+    rate = before.optimizer.learning_rate * shorter / accumulate
+    assert after.optimizer.learning_rate == pytest.approx(rate)
 
 
 def train_into(
@@ -74,12 +84,32 @@ def test_weights_choose_the_shorter_recipe_and_options_overrule_it(
 def test_a_preset_beside_weights_says_what_to_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ["--weights", "any.pth", "--preset", "deformable-detr-nano"]
+    weights = tmp_path / "any.pth"
+    weights.touch()
+    options = ["--weights", str(weights), "--preset", "deformable-detr-nano"]
     run = train_into(tmp_path, monkeypatch, [*options, "--model.queries.num-queries", "50"])
     assert run is not None
-    assert run.weights == "any.pth"
+    assert run.weights == str(weights)
     assert run.model.queries.num_queries == 50
     assert run.epochs == fine_tuning(for_detector(run.model)).epochs
+
+
+def test_the_preset_of_a_run_fits_its_weights_whichever_queries_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = ["--preset", "deformable-detr-r50-two-stage"]
+    before = train_into(tmp_path, monkeypatch, preset)
+    assert before is not None
+    assert before.model.queries.content == "learned"
+    weights = tmp_path / "best"
+    save_weights(weights, before.model, {})
+    preset += ["--weights", str(weights)]
+    after = train_into(tmp_path, monkeypatch, preset)
+    assert after is not None
+    check_options(before.model, after.model, "best")
+    asked = train_into(tmp_path, monkeypatch, [*preset, "--model.queries.content", "proposal"])
+    assert asked is not None
+    assert asked.model.queries.content == "proposal"
 
 
 def test_a_configuration_in_yaml_is_complete_with_freezing(tmp_path: Path) -> None:

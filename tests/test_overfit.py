@@ -15,7 +15,7 @@ from saccade.inference import Detector
 from saccade.model import DetectorModel
 from saccade.presets import preset_config, with_backbone
 from saccade.recipes import for_detector
-from saccade.run import SplitEvaluation
+from saccade.split_evaluation import SplitEvaluation
 from saccade.training import SetCriterion
 from saccade.training.optimizer import build_optimizer
 

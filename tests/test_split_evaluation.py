@@ -66,3 +66,15 @@ def test_a_detector_gives_as_many_detections_as_count(data: Path, detector: Dete
     evaluation = SplitEvaluation(detector, data, "train", max_detections=75)
     evaluation()
     assert len(evaluation.evaluator.detections().scores) == 3 * 75
+
+
+@pytest.mark.filterwarnings("ignore:Left out:UserWarning")
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_split_without_images_is_refused_before_hours_of_training(
+    broken: bool, write_coco: Callable[..., Split], detector: Detector
+) -> None:
+    split = write_coco({1: (48, 64)} if broken else {})
+    for file in split.images.iterdir():
+        file.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r'lists no image .*is "train" the split that you mean'):
+        SplitEvaluation(detector, split.images.parent, "train", on_broken_image="skip")

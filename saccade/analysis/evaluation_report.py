@@ -31,6 +31,7 @@ from saccade.evaluation.confusion import confused_pairs, confusion
 from saccade.evaluation.errors import KINDS, Errors, decompose, gains
 from saccade.evaluation.matched import Matched, collected, match
 from saccade.evaluation.precision_recall import Cut, best_cut, cut_at
+from saccade.evaluation.report import percent
 
 MOST_PAIRS = 10
 """Classes taken for others that are listed."""
@@ -107,7 +108,7 @@ def _numbers(evaluator: CocoEvaluator, result: CocoResult, matched: Matched) -> 
         Heading("Average precision"),
         Table(
             ["objects", "how many", "AP", "AP50", "AP75", "AR1", "AR10", f"AR{most}"],
-            [[each if isinstance(each, str) else _percent(each) for each in row] for row in rows],
+            [[each if isinstance(each, str) else percent(each) for each in row] for row in rows],
             "ours",
         ),
         Paragraph(
@@ -128,10 +129,10 @@ def _classes(
     rows = []
     for k, name in enumerate(names):
         row = [name, str(counts[k])]
-        row += [_percent(result.per_class[name]), _percent(result.per_class_ap50[name])]
+        row += [percent(result.per_class[name]), percent(result.per_class_ap50[name])]
         if cut is not None:
             own = cut_at(matched, cut.score, k)
-            row += [_percent(each) for each in (own.precision, own.recall, own.f1)]
+            row += [percent(each) for each in (own.precision, own.recall, own.f1)]
         rows.append(row)
     blocks: list[Block] = [Heading("Classes"), Table(header, rows, "ours")]
     if result.undetected:
@@ -157,8 +158,8 @@ def _precision_recall(
         Picture(place / "thresholds.png", "All classes together, at IoU 0.5."),
         Paragraph(
             f"Showing what scores at least {cut.score:.2f} gives the highest F1, "
-            f"{_percent(cut.f1)}: precision {_percent(cut.precision)}, recall "
-            f"{_percent(cut.recall)}. It is chosen on these very images; what follows cuts there "
+            f"{percent(cut.f1)}: precision {percent(cut.precision)}, recall "
+            f"{percent(cut.recall)}. It is chosen on these very images; what follows cuts there "
             "where it says so."
         ),
     ]
@@ -218,8 +219,8 @@ def _calibration(matched: Matched, cut: Cut | None, place: Path) -> list[Block]:
             "would be if scores were probabilities.",
         ),
         Paragraph(
-            f"Expected calibration error, the mean gap of the two: {_percent(result.error)} over "
-            f"all {result.counts.sum()} detections, {_percent(seen.error)} over the "
+            f"Expected calibration error, the mean gap of the two: {percent(result.error)} over "
+            f"all {result.counts.sum()} detections, {percent(seen.error)} over the "
             f"{seen.counts.sum()} that score at least {cut.score:.2f}."
         ),
     ]
@@ -245,7 +246,3 @@ def _worst(
         ),
         *pictures,
     ]
-
-
-def _percent(value: float) -> str:
-    return "-" if not value >= 0 else f"{100 * value:.1f}"

@@ -35,6 +35,11 @@ def write_run_report(
         evaluate += ["--split", config.val_split]
     if config.max_detections != 100:
         evaluate += ["--max-detections", str(config.max_detections)]
+    if config.batch_size != 1:
+        # Images of different sizes are padded as the run padded them.
+        evaluate += ["--batch-size", str(config.batch_size)]
+    if config.on_broken_image != "fail":
+        evaluate += ["--on-broken-image", config.on_broken_image]
     precision = {"32": "float32", "bf16": "bfloat16", "fp16": "float16"}[config.launch.precision]
     images = config.batch_size * config.accumulate * num_processes
     facts = (

@@ -1,6 +1,7 @@
 """The report that a training run leaves: how it went, and what its detector does wrong."""
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from saccade.analysis.evaluation_plots import BLUE, DPI, GREY, RED, legend, panels
 from saccade.analysis.study.document import Block, Heading, Paragraph, Picture
+from saccade.evaluation.report import percent
 from saccade.training.records import EvaluationRecords
 
 TERMS = {"loss_ce": "class", "loss_bbox": "box, L1", "loss_giou": "box, GIoU"}
@@ -34,9 +36,9 @@ def training_blocks(run: Path, place: Path) -> list[Block]:
     sentence = (
         f"{last['step']:.0f} steps, {last['epoch']:.0f} epochs, {last['minutes']:.1f} minutes of "
         f"training, evaluations not counted. The best of {len(records)} evaluations on the "
-        f"validation images was after {best['step']:.0f} steps: AP {_percent(best['AP'])}, AP50 "
-        f"{_percent(best['AP50'])}; those weights are in best/. The last one: AP "
-        f"{_percent(last['AP'])}, AP50 {_percent(last['AP50'])}; they are in last/."
+        f"validation images was after {best['step']:.0f} steps: AP {percent(best['AP'])}, AP50 "
+        f"{percent(best['AP50'])}; those weights are in best/. The last one: AP "
+        f"{percent(last['AP'])}, AP50 {percent(last['AP50'])}; they are in last/."
     )
     caption = "Validation AP, and what was logged while training."
     if logged:
@@ -73,7 +75,8 @@ def _draw(
     figure, axes = panels(2.6 * (3 if logged else 1), rows=3 if logged else 1)
     steps = [record["step"] for record in records]
     for name, colour in (("AP50", GREY), ("AP75", "#c9a0b4"), ("AP", RED)):
-        values = [100 * record[name] for record in records]
+        # COCO's -1, where there is nothing to find, is no percentage.
+        values = [100 * record[name] if record[name] >= 0 else math.nan for record in records]
         axes[0].plot(steps, values, "o-", color=colour, markersize=3, label=name)
     best = max(records, key=lambda record: record["AP"])
     axes[0].plot(best["step"], 100 * best["AP"], "o", color=RED, markersize=8, mfc="none")
@@ -109,7 +112,3 @@ def _smoothed(logged: Sequence[dict[str, float]], name: str) -> list[tuple[float
 
 def _session(file: Path) -> int:
     return int(file.parent.name.removeprefix("session-"))
-
-
-def _percent(value: float) -> str:
-    return "-" if value < 0 else f"{100 * value:.1f}"

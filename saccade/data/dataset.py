@@ -44,7 +44,7 @@ class DetectionDataset(Dataset[Sample], ABC):
         self.seed = seed
         self.on_broken_image = on_broken_image
         # In memory that workers share, which hold copies of the dataset for longer than an epoch.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order and augmentation come next; call it before iterating."""

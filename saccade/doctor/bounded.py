@@ -1,5 +1,6 @@
 """A process of our own that may take neither more memory than is free nor more than its time."""
 
+import ctypes
 import json
 import os
 import subprocess
@@ -17,6 +18,17 @@ START_SECONDS = 120.0
 SPARE = 0.92
 """Of the memory that is free: a process that takes more is ended, before the system does so."""
 _LOOK_EVERY = 0.1
+_SIGKILL = 9
+# Not "-m", which would look for modules in the present folder first: that may be the dataset's.
+_START = (
+    "import sys; sys.path[:] = sys.argv[2:]; import runpy; "
+    "runpy.run_module(sys.argv[1], run_name='__main__', alter_sys=True)"
+)
+_GROUPS = (
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+"""Files of control groups, version 2 and 1: the limit, what is used, and of what."""
 
 
 def run_module(
@@ -34,11 +46,18 @@ def run_module(
         The lines that it wrote, and why it was ended: "memory", "time", an error's last line, or
         nothing.
     """
-    with TemporaryFile("w+") as source, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+    with (
+        TemporaryFile("w+") as source,
+        TemporaryFile("w+", errors="replace") as out,
+        TemporaryFile("w+", errors="replace") as err,
+    ):
         json.dump(task, source)
         source.seek(0)
         process = subprocess.Popen(
-            [sys.executable, "-m", module], stdin=source, stdout=out, stderr=err
+            [sys.executable, "-c", _START, module, *sys.path],
+            stdin=source,
+            stdout=out,
+            stderr=err,
         )
         why = ""
         try:
@@ -48,9 +67,11 @@ def run_module(
                 process.kill()
             process.wait()
         lines = [json.loads(line) for line in _read(out) if line.startswith("{")]
-        if not why and process.returncode < 0:
+        if not why and process.returncode == -_SIGKILL:
             # Whoever kills a process that did nothing wrong does so for want of memory.
             why = "memory"
+        elif not why and process.returncode < 0:
+            why = f"the process was ended by signal {-process.returncode}"
         elif not why and process.returncode:
             why = (_read(err) or ["no message"])[-1].strip()
     return lines, why
@@ -89,14 +110,39 @@ def _read(stream: IO[str]) -> list[str]:
 
 def free_memory() -> int:
     """Bytes that a process may still take on this machine, or in this container."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    free = page * os.sysconf("SC_PHYS_PAGES")
+    free = _memory_of_windows()
+    if hasattr(os, "sysconf"):
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable"):
                 free = 1024 * int(line.split()[1])
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and (text := limit.read_text().strip()).isdecimal():
-        free = min(free, max(0, int(text) - int(used.read_text())))
-    return free
+    return min([free, *left_in_groups(Path("/sys/fs/cgroup"))])
+
+
+def left_in_groups(root: Path) -> list[int]:
+    """Bytes that the control groups of a container leave, for each that has a limit."""
+    found = []
+    for names in _GROUPS:
+        try:
+            limit, used, stat = ((root / name).read_text() for name in names)
+        except OSError:
+            continue
+        if limit.strip().isdecimal():
+            # Files that were read, such as all images, are kept until memory is needed.
+            of_files = ("active_file ", "inactive_file ")
+            kept = [int(line.split()[1]) for line in stat.splitlines() if line.startswith(of_files)]
+            found.append(max(0, int(limit) - int(used) + sum(kept)))
+    return found
+
+
+def _memory_of_windows() -> int:
+    """Bytes that are free there; 0 elsewhere."""
+    if sys.platform != "win32":
+        return 0
+    # MEMORYSTATUSEX: two numbers of 32 bits, its length first, then seven of 64, the second of
+    # which is what is free.
+    status = (ctypes.c_uint64 * 8)(ctypes.sizeof(ctypes.c_uint64) * 8)
+    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
+    return int(status[2])

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from saccade.cli_arguments import DoctorArguments
 from saccade.doctor.examination import examine
 from saccade.doctor.findings import hurts
 from saccade.doctor.report import write_report
-from saccade.doctor.terminal import print_examination, showing
+from saccade.doctor.terminal import print_examination, readable, showing
 from saccade.settings import free_folder
 
 
@@ -40,5 +41,5 @@ def examine_and_report(arguments: DoctorArguments, command: Sequence[str], conso
     print_examination(examination, console)
     out.mkdir(parents=True, exist_ok=True)
     write_report(out / "report.html", examination, shlex.join(command))
-    console.print(f"With pictures: {out / 'report.html'}", soft_wrap=True)
+    console.print(Text(readable(f"With pictures: {out / 'report.html'}")), soft_wrap=True)
     return 1 if hurts(examination.findings) else 0

@@ -78,8 +78,8 @@ class Cost:
     @property
     def peak(self) -> int | None:
         """Bytes at the worst moment of a batch of the largest images: measured, or in a straight
-        line from what was; None where that is too far."""
-        if not self.steps:
+        line from what was; None where that is too far, or not known."""
+        if not self.steps or not self.steps[-1].peak:
             return None
         pixels = self.batch_size * self.largest[0] * self.largest[1]
         last = self.steps[-1]
@@ -193,8 +193,8 @@ def cost_findings(cost: Cost, config: RunConfig, num_images: int) -> list[Findin
             Severity.INFORMATION,
             "cost",
             f"a batch of {counted(cost.batch_size, 'image')} of {width} x {height} pixels takes "
-            f"{_foretold(cost)}{seconds:.2g} seconds on this machine ({_conditions(cost)}), an "
-            f"epoch of {counted(batches, 'batch', 'batches')} {duration(epoch)}, {run}; "
+            f"{_foretold(cost)}{_seconds(seconds)} seconds on this machine ({_conditions(cost)}), "
+            f"an epoch of {counted(batches, 'batch', 'batches')} {duration(epoch)}, {run}; "
             "reading images and evaluating come on top",
         )
     )
@@ -263,6 +263,10 @@ def duration(seconds: float) -> str:
                 else f"{number:.0f} {unit}"
             )
     return f"{seconds:.1f} seconds"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g}" if seconds < 10 else f"{seconds:,.0f}"
 
 
 def gigabytes(count: int) -> str:

@@ -70,7 +70,9 @@ def examine(
         config = replace(config, model=replace(config.model, class_names=names))
     findings += annotation_findings(tables, config, _splits(folder, tables))
     advance = stage("looking at images", sum(len(each.sizes) for each in tables.splits.values()))
-    findings += image_findings(tables, advance, num_processes)
+    findings += image_findings(
+        tables, advance, num_processes, skipped=config.on_broken_image == "skip"
+    )
     if train is not None and len(train.sizes):
         findings += _recipe(config, train)
         if measured and train.trained.any():

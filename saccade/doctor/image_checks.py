@@ -20,6 +20,8 @@ from saccade.doctor.tables import Flags, Integers, SplitTable, Tables
 
 DARK = 65535 // 8
 """The largest value of images of 16 bits below which they are meant for fewer bits."""
+MANY_DARK = 0.03
+"""The share of all images that are so from which it is sure to hurt."""
 MANY_SHARED = 0.03
 """The share of a split whose images training sees too from which its AP says too much."""
 
@@ -44,13 +46,22 @@ def image_findings(
     tables: Tables,
     advance: Callable[[int], None] | None = None,
     num_processes: int | None = None,
+    *,
+    skipped: bool = False,
 ) -> list[Finding]:
-    """Look at every image of every split; see `scan_images`."""
+    """Look at every image of every split; see `scan_images`.
+
+    Args:
+        tables: The dataset.
+        advance: Told how many more have been looked at.
+        num_processes: How many look.
+        skipped: Whether the run leaves broken images out, in place of stopping at the first.
+    """
     files, places = files_of(tables)
     if not files:
         return []
     scan = scan_images(files, advance, num_processes)
-    findings = [*_broken(tables, scan, places), *_dark(files, scan)]
+    findings = [*_broken(tables, scan, places, skipped), *_dark(files, scan)]
     pairs = similar_pairs(scan.hashes, scan.thumbnails)
     copies = _copies(scan)
     for table in tables.held_out:
@@ -61,39 +72,50 @@ def image_findings(
     return findings
 
 
-def _broken(tables: Tables, scan: ImageScan, places: dict[str, Integers]) -> list[Finding]:
+def _broken(
+    tables: Tables, scan: ImageScan, places: dict[str, Integers], skipped: bool
+) -> list[Finding]:
     findings = []
+    what = "the run leaves them out" if skipped else "a run stops at the first"
+    remedy = (
+        "repair or remove" if skipped else "repair or remove, or train with --on-broken-image skip"
+    )
     for name, table in tables.splits.items():
         sentences = [scan.errors[index] for index in places[name].tolist() if index in scan.errors]
         sentences += table.annotations.broken
         if sentences:
+            stops = name in (tables.train, tables.val) and not skipped
             findings.append(
                 Finding(
-                    Severity.HURTS if name in (tables.train, tables.val) else Severity.LOOK,
+                    Severity.HURTS if stops else Severity.LOOK,
                     "broken images",
-                    f"{counted(len(sentences), 'image')} of {name} cannot be used, and a run stops "
-                    f"at the first ({sentences[0].rstrip('.')})",
-                    "repair or remove, or train with --on-broken-image skip",
+                    f"{counted(len(sentences), 'image')} of {name} cannot be used, and {what} "
+                    f"({sentences[0].rstrip('.')})",
+                    remedy,
                 )
             )
     return findings
 
 
 def _dark(files: list[File], scan: ImageScan) -> list[Finding]:
-    deep = np.flatnonzero(scan.largest >= 0)
-    if not len(deep) or scan.largest[deep].max() > DARK:
+    deep = np.flatnonzero(scan.largest > 0)
+    dark = deep[scan.largest[deep] <= DARK]
+    # Beside many that use all bits, a few are of dark places.
+    if not len(dark) or 2 * len(dark) < len(deep):
         return []
-    largest = int(scan.largest[deep].max())
-    bits = max(1, largest.bit_length())
+    largest = int(scan.largest[dark].max())
+    bits = largest.bit_length()
+    many = len(dark) >= MANY_DARK * len(files)
     return [
         Finding(
-            Severity.HURTS,
+            Severity.HURTS if many else Severity.LOOK,
             "dark images",
-            f"{counted(len(deep), 'image')} of 16 bits hold no value above {largest:,} of 65,535, "
+            f"{counted(len(dark), 'image')} of 16 bits "
+            f"{one_or_more(len(dark), 'holds', 'hold')} no value above {largest:,} of 65,535, "
             f"as if they were of {bits} bits: they are read as almost black, at most "
             f"{largest / 257:.0f} of 255",
             f"multiply their values by {65536 >> bits}, or store them in 8 bits",
-            tuple(Example(*files[index]) for index in deep[:MOST_EXAMPLES].tolist()),
+            tuple(Example(*files[index]) for index in dark[:MOST_EXAMPLES].tolist()),
         )
     ]
 

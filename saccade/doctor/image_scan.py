@@ -27,6 +27,8 @@ MOST_PROCESSES = 16
 _DECODED_SIDE = 64
 """JPEG files are decoded at a fraction of their size, but not below this."""
 
+_READ_AT_ONCE = 2**20
+
 File = tuple[Path, tuple[int, int]]
 """An image, and the (height, width) in pixels that its annotations say."""
 
@@ -76,7 +78,7 @@ def scan_images(
     """
     if num_processes is None:
         few = len(files) < LEAST_FOR_PROCESSES
-        num_processes = 0 if few else min(MOST_PROCESSES, os.cpu_count() or 1)
+        num_processes = 0 if few else min(MOST_PROCESSES, _num_cores())
     chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
     parts: dict[int, list[_Seen]] = {}
     for number, part in _looked(chunks, num_processes):
@@ -110,10 +112,16 @@ def _looked(
     except BrokenProcessPool as error:
         raise ValueError(
             "a process that looked at the images was killed: expected enough memory for "
-            f"{num_processes} processes; see --num-workers."
+            f"{num_processes} processes; see --processes."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _num_cores() -> int:
+    """Those that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _look_at(files: Sequence[File]) -> list[_Seen]:
@@ -122,7 +130,7 @@ def _look_at(files: Sequence[File]) -> list[_Seen]:
 
 def _look(file: Path, size: tuple[int, int]) -> _Seen:
     try:
-        digest = blake2b(file.read_bytes(), digest_size=16).digest()
+        digest = _digest(file)
         check_image(file, size)
         with open_image(file) as image:
             # All of a JPEG file is read, but few of its frequencies are turned into pixels.
@@ -133,6 +141,15 @@ def _look(file: Path, size: tuple[int, int]) -> _Seen:
     except (ValueError, OSError) as error:
         return _Seen(as_sentence(error), b"", 0, bytes(THUMBNAIL**2), -1)
     return _Seen(None, digest, hash, thumbnail.tobytes(), largest)
+
+
+def _digest(file: Path) -> bytes:
+    """Of the bytes, which may be more than fit into memory."""
+    found = blake2b(digest_size=16)
+    with file.open("rb") as stream:
+        while part := stream.read(_READ_AT_ONCE):
+            found.update(part)
+    return found.digest()
 
 
 def _turned(image: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -1,6 +1,7 @@
 """Class numbers that are off by one: what the files say before anything is checked."""
 
 import json
+import re
 from collections.abc import Set
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from saccade.doctor.tables import Tables
 
 MOST_FILES = 2000
 """Label files that are read again to explain a wrong number."""
+_NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
 
 
 def explain_numbers(split: Split) -> str | None:
@@ -110,7 +112,7 @@ def _zero_corners(tables: Tables, name: str) -> list[Finding]:
     return [
         Finding(
             Severity.LOOK,
-            "class numbers",
+            "boxes",
             f"{counted(int(at_zero.sum()), 'box', 'boxes')} of {name} "
             f"({share(int(at_zero.sum()), len(at_zero))}) have an xmin or ymin of 0, where Pascal "
             "VOC counts pixels from 1: all boxes of such a tool lie one pixel to the upper left",
@@ -123,9 +125,14 @@ def _zero_corners(tables: Tables, name: str) -> list[Finding]:
 def _yolo_numbers(split: YoloSplit) -> set[int]:
     used = set()
     for file in split.annotation_files()[1:][:MOST_FILES]:
-        for line in file.read_text("utf-8-sig", errors="replace").split("\n"):
+        try:
+            lines = file.read_text("utf-8-sig", errors="replace").split("\n")
+        except OSError:
+            continue
+        for line in lines:
             first = line.split(maxsplit=1)[:1]
-            if first and first[0].lstrip("-").isdecimal():
+            # Not of any length: Python refuses to read thousands of digits.
+            if first and _NUMBER.fullmatch(first[0]):
                 used.add(int(first[0]))
     return used
 
@@ -135,7 +142,7 @@ def _coco_numbers(file: Path) -> tuple[set[int], set[int]]:
         content = json.loads(file.read_bytes())
         used = {int(entry["category_id"]) for entry in content["annotations"]}
         known = {int(entry["id"]) for entry in content["categories"]}
-    except (ValueError, KeyError, TypeError, OSError, RecursionError):
+    except (ValueError, KeyError, TypeError, OSError, OverflowError, RecursionError):
         return set(), set()
     return used, known
 

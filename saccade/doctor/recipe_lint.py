@@ -161,7 +161,7 @@ def lint_input(config: RunConfig) -> list[Finding]:
 
 def lint_weights(model: nn.Module, config: DetectorConfig) -> list[Finding]:
     """What the parameters tell before the first step: class heads that lost their prior, and parts
-    that are frozen.
+    that are frozen without having been named.
 
     Args:
         model: The detector as the run will train it, its weights loaded and adapted.
@@ -173,7 +173,7 @@ def lint_weights(model: nn.Module, config: DetectorConfig) -> list[Finding]:
     frozen = [
         name
         for name, child in model.named_children()
-        if name != "backbone"
+        if name not in ("backbone", *getattr(model, "frozen", ()))
         and (parameters := list(child.parameters()))
         and not any(each.requires_grad for each in parameters)
     ]

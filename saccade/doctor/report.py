@@ -81,7 +81,9 @@ def write_report(file: Path, examination: Examination, command: str) -> None:
     if train is not None and train.trained.any():
         blocks += [*_classes(examination), *_sizes(train, examination), *_crowding(examination)]
     blocks += [Heading("How this was found"), Code(command), Paragraph(_basis(examination))]
-    file.write_text(to_html(f"{examination.name}: what the doctor says", blocks, STYLE), "utf-8")
+    page = to_html(f"{examination.name}: what the doctor says", blocks, STYLE)
+    # Names of files need not be UTF-8.
+    file.write_text(page, "utf-8", "backslashreplace")
 
 
 def _verdict(examination: Examination) -> Block:

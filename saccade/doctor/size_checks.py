@@ -177,7 +177,8 @@ def _squeezed(table: SplitTable, config: RunConfig) -> list[Finding]:
 
 
 def _padded(table: SplitTable, config: RunConfig) -> list[Finding]:
-    if config.batch_size == 1:
+    # Buckets put like shapes together, so that batches at random say nothing.
+    if config.batch_size == 1 or config.aspect_bucketing:
         return []
     waste = padding(resized(table.sizes, training_sides(config)[0]), config.batch_size)
     if waste < MUCH_PADDING:

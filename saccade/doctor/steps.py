@@ -5,7 +5,6 @@ that a process that is ended still leaves what it had found.
 """
 
 import json
-import resource
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -96,9 +95,13 @@ class Stepper:
         return [name for name in vanished if not (stands_in and name.startswith("backbone"))]
 
     def peak(self) -> int:
-        """Bytes at the worst moment so far."""
+        """Bytes at the worst moment so far; 0 where the system does not tell."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_reserved(self.device)
+        if sys.platform == "win32":
+            return 0
+        import resource
+
         used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return used if sys.platform == "darwin" else 1024 * used
 

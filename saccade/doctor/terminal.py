@@ -50,13 +50,18 @@ def showing(console: Console) -> Iterator[Stage]:
         yield stage
 
 
+def readable(text: str) -> str:
+    """Text in which bytes of file names that are no UTF-8 are spelt out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def print_examination(examination: Examination, console: Console) -> None:
     """The splits, then what was found, the worst first."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, title in enumerate(SPLIT_HEADER):
         table.add_column(title, justify="right" if number else "left")
     for row in split_rows(list(examination.tables.splits.values())):
-        table.add_row(*row)
+        table.add_row(*(Text(readable(each)) for each in row))
     console.print(table)
     last: Severity | None = None
     for finding in examination.findings:
@@ -67,6 +72,6 @@ def print_examination(examination: Examination, console: Console) -> None:
         line = Table.grid(padding=(0, 1, 0, 0))
         line.add_column(no_wrap=True)
         line.add_column(overflow="fold")
-        line.add_row(Text(symbol, style=style), Text(str(finding)))
+        line.add_row(Text(symbol, style=style), Text(readable(str(finding))))
         console.print(Padding(line, (0, 0, 0, 1)))
     console.print(Text(f"\n{verdict(examination.findings)}", style="bold"))

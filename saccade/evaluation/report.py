@@ -26,7 +26,7 @@ def print_table(result: CocoResult, console: Console) -> None:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for name, _ in row:
             table.add_column(name, justify="right", min_width=5)
-        table.add_row(*(_percent(value) for _, value in row))
+        table.add_row(*(percent(value) for _, value in row))
         console.print(table)
     if most != COCO_DETECTIONS:
         console.print(
@@ -40,7 +40,7 @@ def print_table(result: CocoResult, console: Console) -> None:
     table.add_column("AP", justify="right", min_width=5)
     table.add_column("AP50", justify="right", min_width=5)
     for name, ap in result.per_class.items():
-        table.add_row(escape(name), _percent(ap), _percent(result.per_class_ap50[name]))
+        table.add_row(escape(name), percent(ap), percent(result.per_class_ap50[name]))
     console.print(table)
     if result.undetected:
         console.print(f"\nUnknown to the detector: {escape(', '.join(result.undetected))}.")
@@ -51,5 +51,10 @@ def write_json(result: CocoResult, file: Path) -> None:
     file.write_text(json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _percent(value: float) -> str:
-    return "-" if value < 0 else f"{100 * value:.1f}"
+def percent(value: float) -> str:
+    """In percent; "-" for COCO's -1 and for what is not a number.
+
+    >>> percent(0.125), percent(-1.0)
+    ('12.5', '-')
+    """
+    return f"{100 * value:.1f}" if value >= 0 else "-"

@@ -121,8 +121,9 @@ def fuse(seen: Sequence[Found], top_k: int = 100, same_object: float = SAME_OBJE
     """
     if len(seen) == 1:
         return seen[0]
-    boxes = np.concatenate([centre_to_corners(each.boxes).double().cpu().numpy() for each in seen])
-    scores = np.concatenate([each.scores.double().cpu().numpy() for each in seen])
+    # To the CPU first: Apple's GPUs have no float64.
+    boxes = np.concatenate([centre_to_corners(each.boxes.cpu().double()).numpy() for each in seen])
+    scores = np.concatenate([each.scores.cpu().double().numpy() for each in seen])
     labels = np.concatenate([each.labels.cpu().numpy() for each in seen])
     queries = np.concatenate([each.queries.cpu().numpy() for each in seen])
     views = np.repeat(np.arange(len(seen)), [len(each.scores) for each in seen])
@@ -149,8 +150,8 @@ def fuse(seen: Sequence[Found], top_k: int = 100, same_object: float = SAME_OBJE
     order = np.argsort(-totals[:count], kind="stable")[:top_k]
     like = seen[0]
     return Found(
-        corners_to_centre(torch.from_numpy(fused[order]).to(like.boxes)),
-        torch.from_numpy(totals[order] / len(seen)).to(like.scores),
+        corners_to_centre(torch.from_numpy(fused[order]).to(like.boxes.dtype)).to(like.boxes),
+        torch.from_numpy(totals[order] / len(seen)).to(like.scores.dtype).to(like.scores),
         torch.from_numpy(classes[order]).to(like.labels),
         torch.from_numpy(queries[firsts[order]]).to(like.queries),
     )

@@ -32,13 +32,13 @@ class Dropout(nn.Module):
             return features
         if features.device.type != "cpu":
             return F.dropout(features, self.probability)
-        return _Drop.apply(features, self.probability)  # type: ignore[no-untyped-call]
+        return _Drop.apply(features, self.probability)
 
     def after_relu(self, features: Tensor) -> Tensor:
         """``forward(relu(features))``, remembering its result alone."""
         if not self.training or self.probability == 0:
             return features.relu()
-        return _DropRelu.apply(features, self.probability)  # type: ignore[no-untyped-call]
+        return _DropRelu.apply(features, self.probability)
 
 
 class _Drop(torch.autograd.Function):
@@ -49,7 +49,7 @@ class _Drop(torch.autograd.Function):
         return (features * ctx.scale).masked_fill_(dropped, 0)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (dropped,) = ctx.saved_tensors
         return (grad * ctx.scale).masked_fill_(dropped, 0), None
@@ -68,7 +68,7 @@ class _DropRelu(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (outputs,) = ctx.saved_tensors
         passed: Tensor = torch.ops.aten.threshold_backward(grad, outputs, 0)

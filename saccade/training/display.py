@@ -53,7 +53,7 @@ class Display:
         self.images = 0
         self.shown_at = time.perf_counter()
         self.printed_at = self.shown_at - PRINT_EVERY_SECONDS + FIRST_PRINT_SECONDS
-        self.logged = 0
+        self.logged = progress.step
         self.first_second = progress.seconds
         self.first_share = self._share(progress, progress.batch)
         self.started_evaluation = 0.0
@@ -73,7 +73,8 @@ class Display:
         )
 
     def __enter__(self) -> "Display":
-        if self.console.is_terminal:
+        # Started in other processes it would swallow what they print.
+        if self._draws and self.fabric.is_global_zero:
             self.live.start()
         return self
 
@@ -137,7 +138,7 @@ class Display:
             if self.config.minutes
             else f"epoch {progress.epoch} of {self.config.epochs}"
         )
-        figures = "  ".join(f"{name} {100 * numbers[name]:.1f}" for name in ("AP", "AP50", "AP75"))
+        figures = "  ".join(f"{name} {_percent(numbers[name])}" for name in ("AP", "AP50", "AP75"))
         best = "  (the best so far)" if numbers["AP"] > max(self.precisions, default=-1.0) else ""
         self.precisions.append(numbers["AP"])
         self.console.print(f"{moment}, step {progress.step}:  {figures}{best}")
@@ -158,11 +159,11 @@ class Display:
         of_run = f"{100 * self.waiting.share:.0f} % waiting for data"
         if self.precisions:
             last, best = self.precisions[-1], max(self.precisions)
-            of_run = f"AP {100 * last:.1f}, best {100 * best:.1f}  {of_run}"
+            of_run = f"AP {_percent(last)}, best {_percent(best)}  {of_run}"
         share = self._share(progress, index)
         speed = f"{rate:.1f} images/s  {self._left(progress, share)}"
         epoch = self._epoch(progress)
-        if self.console.is_terminal:
+        if self._draws:
             self.line.plain = f"{of_step}\n{of_run}"
             self.bar.update(self.task, completed=share, epoch=epoch, rate=speed)
             self.live.refresh()
@@ -170,6 +171,10 @@ class Display:
             self.printed_at = time.perf_counter()
             where = f"epoch {epoch}, step {progress.step}, {100 * share:.0f} %"
             self.console.print(f"{where}:  {of_step}  {of_run}  {speed}", soft_wrap=True)
+
+    @property
+    def _draws(self) -> bool:
+        return self.console.is_terminal and not self.console.is_dumb_terminal
 
     def _epoch(self, progress: Progress) -> str:
         return f"{progress.epoch + 1}" + ("" if self.config.minutes else f"/{self.config.epochs}")
@@ -191,3 +196,8 @@ class Display:
             count = self.config.num_evaluations or by_default
             seconds += mean * ceil(count * (1 - share))
         return f"{timedelta(seconds=round(seconds))} left"
+
+
+def _percent(value: float) -> str:
+    """COCO's -1, where there is nothing to find, is no percentage."""
+    return "-" if value < 0 else f"{100 * value:.1f}"

@@ -19,7 +19,7 @@ from saccade.training.ema import WeightAverage
 from saccade.training.guards import Moment, NonFiniteGuard
 from saccade.training.loss_model import Distil, LossModel
 from saccade.training.losses import SetCriterion
-from saccade.training.optimizer import build_optimizer
+from saccade.training.optimizer import build_optimizer, with_present_options
 from saccade.training.recomputation import recomputing
 from saccade.training.records import EvaluationRecords
 from saccade.training.sharding import divided_optimizer_state, parts, whole
@@ -78,7 +78,8 @@ def fit(
     # Afterwards: the weights may be other objects now.
     optimizer = build_optimizer(model, config.optimizer)
     if state is not None:
-        optimizer.load_state_dict(divided_optimizer_state(state.optimizer, optimizer))
+        saved = with_present_options(state.optimizer, optimizer)
+        optimizer.load_state_dict(divided_optimizer_state(saved, optimizer))
     optimizer = fabric.setup_optimizers(optimizer)
     average = WeightAverage(model, config.ema)
     if state is not None and state.average is not None:

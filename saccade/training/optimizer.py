@@ -86,6 +86,24 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
     return torch.optim.AdamW(groups, fused=devices <= {"cpu", "cuda"})
 
 
+def with_present_options(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimiser's saved state, with learning rates and decays as `optimizer` was built with.
+
+    Raises:
+        ValueError: If the saved one trained other parameters, or grouped them otherwise.
+    """
+    saved, now = state["param_groups"], optimizer.state_dict()["param_groups"]
+    trained = [[(each.get("name"), len(each["params"])) for each in some] for some in (saved, now)]
+    if trained[0] != trained[1]:
+        raise ValueError(
+            "the optimiser in the checkpoint trains other parameters, or groups them otherwise: "
+            "resume the run with its own freeze, optimizer.layer_decay and optimizer.decay_vectors."
+        )
+    # The present rate is the schedule's, which goes on from the saved one.
+    groups = [new | {"lr": old["lr"]} for old, new in zip(saved, now, strict=True)]
+    return state | {"param_groups": groups}
+
+
 def _layers(model: nn.Module, decay: float) -> Iterator[tuple[str, int, list[nn.Parameter]]]:
     """From the heads down: the layer's name, its distance, its parameters; or all as one."""
     if decay == 1:

@@ -40,7 +40,11 @@ class Adapted:
     @property
     def random(self) -> tuple[str, ...]:
         """Tensors that hold new rows; of the first stage's heads only the old one is used."""
-        return tuple(key for key in self.from_file if not key.startswith(_PROPOSALS))
+        return tuple(
+            key
+            for key in self.from_file
+            if not key.startswith(_PROPOSALS) and not key.endswith(_COUNTER)
+        )
 
 
 def adapt(
@@ -73,7 +77,7 @@ def adapt(
         if key not in state:
             if not key.endswith(_COUNTER):
                 _check_optional(key)
-                from_file[key] = 0
+            from_file[key] = 0
             adapted[key] = initial.clone()
         elif rows is None:
             adapted[key] = state[key]

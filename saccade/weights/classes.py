@@ -66,9 +66,10 @@ def _by_folded_name(stored: Sequence[str], wanted: Sequence[str]) -> dict[str, i
     rows = {_folded(name): row for row, name in enumerate(stored) if name}
     counts = (Counter(map(_folded, stored)), Counter(map(_folded, wanted)))
     return {
-        name: rows[_folded(name)]
+        name: rows[folded]
         for name in wanted
-        if all(count[_folded(name)] == 1 for count in counts)
+        # What folds to nothing, such as "-", is like any other such name.
+        if (folded := _folded(name)) and all(count[folded] == 1 for count in counts)
     }
 
 

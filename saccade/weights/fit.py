@@ -90,14 +90,20 @@ def check_options(found: DetectorConfig, wanted: DetectorConfig, source: str) ->
     Raises:
         ValueError: If an option differs that the weights have been trained with; it names it.
     """
+    for name, stored, asked in conflicts(found, wanted):
+        option = name.replace("_", "-")
+        raise ValueError(
+            f"--model.{option} is {_shown(asked)}, but {source} was trained with "
+            f"{_shown(stored)}: leave the option out, or choose the preset or the weights that "
+            "it belongs to."
+        )
+
+
+def conflicts(found: DetectorConfig, wanted: DetectorConfig) -> Iterator[tuple[str, Any, Any]]:
+    """What of a detector its weights cannot have otherwise: the name, the value of each."""
     for name, stored, asked in _differences(found, wanted):
         if not any(name == each or name.startswith(f"{each}.") for each in _MAY_DIFFER):
-            option = name.replace("_", "-")
-            raise ValueError(
-                f"--model.{option} is {_shown(asked)}, but {source} was trained with "
-                f"{_shown(stored)}: leave the option out, or choose the preset or the weights that "
-                "it belongs to."
-            )
+            yield name, stored, asked
 
 
 def _differences(found: Any, wanted: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

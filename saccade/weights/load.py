@@ -94,6 +94,22 @@ def load_into(
     return _adapted(stored, wanted, fresh)
 
 
+def own_config(source: str | Path, revision: str | None = None) -> DetectorConfig | None:
+    """The detector in a folder that `save_weights` wrote; None where another layout is stored.
+
+    Raises:
+        ValueError: If the source is missing, or its description is unusable.
+    """
+    path = find_source(source, revision)
+    if not path.is_dir():
+        return None
+    description = read_json(path / "config.json")
+    if description.get("format") != "saccade":
+        return None
+    with _naming(path / "config.json"):
+        return _own_config(description)
+
+
 def _read(source: str | Path, known: DetectorConfig | None, revision: str | None) -> LoadedWeights:
     """What is stored, as it is; `known` settles what an official file does not tell."""
     path = find_source(source, revision)
@@ -103,11 +119,7 @@ def _read(source: str | Path, known: DetectorConfig | None, revision: str | None
     for key in surplus:
         del state[key]
     report = LoadReport(
-        str(source),
-        layout,
-        len(state),
-        count_parts(state),
-        left_out=(*translated.left_out, *surplus),
+        str(source), layout, count_parts(state), left_out=(*translated.left_out, *surplus)
     )
     return LoadedWeights(config, state, report)
 
@@ -120,7 +132,6 @@ def _adapted(
     counts = (found.queries.num_queries, wanted.queries.num_queries)
     report = replace(
         report,
-        loaded=report.loaded - len(adapted.left_out),
         parts=count_parts(adapted.state, adapted.from_file),
         classes=adapted.classes if found.class_names != wanted.class_names else None,
         queries=counts if counts[0] != counts[1] else None,

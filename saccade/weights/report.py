@@ -1,7 +1,8 @@
 """What became of a file's content, in a few lines."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -29,6 +30,8 @@ class PartReport:
     """Rows of other classes or queries beside the file's."""
     new: Amount
     """Nothing in them is from the file."""
+    from_file: int
+    """How many of the numbers the file gave."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,7 @@ class LoadReport:
     source: str
     layout: str
     """"saccade", "official" or "transformers"."""
-    loaded: int
-    """Tensors of the detector that came from the file, wholly or in part."""
-    parts: Mapping[str, PartReport] = field(default_factory=dict)
+    parts: Mapping[str, PartReport]
     """By the attribute of the detector's module, such as "encoder"."""
     classes: ClassMatch | None = None
     """With other classes than the stored ones: how they were found."""
@@ -53,6 +54,11 @@ class LoadReport:
     detector, zeros, and parts that only training has."""
     random: tuple[str, ...] = ()
     """Tensors that are not, or not all, from the file and must be trained."""
+
+    @property
+    def loaded(self) -> int:
+        """Tensors of the detector that came from the file, wholly or in part."""
+        return sum(part.loaded.tensors + part.adapted.tensors for part in self.parts.values())
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -70,7 +76,7 @@ class LoadReport:
         return (*(f"{name}: kept" for name in self.kept), *(f"{name}: new" for name in self.new))
 
     def __str__(self) -> str:
-        numbers = sum(part.loaded.numbers + part.adapted.numbers for part in self.parts.values())
+        numbers = sum(part.from_file for part in self.parts.values())
         lines = [
             f"{self.source} ({self.layout} layout): {self.loaded} tensors loaded, "
             f"{_short(numbers)} parameters."
@@ -104,9 +110,12 @@ def count_parts(
     """
     partly = from_file or {}
     counts: dict[str, dict[str, list[int]]] = {}
+    given: Counter[str] = Counter()
     for key, tensor in state.items():
-        part = counts.setdefault(key.split(".")[0], {})
+        name = key.split(".")[0]
+        part = counts.setdefault(name, {})
         found = partly.get(key, tensor.numel())
+        given[name] += found
         what = "loaded" if key not in partly else "adapted" if found else "new"
         part.setdefault(what, []).append(tensor.numel())
     return {
@@ -114,7 +123,8 @@ def count_parts(
             *(
                 Amount(len(part.get(what, ())), sum(part.get(what, ())))
                 for what in ("loaded", "adapted", "new")
-            )
+            ),
+            from_file=given[name],
         )
         for name, part in counts.items()
     }

@@ -85,7 +85,8 @@ def test_a_run_leaves_one_page_about_itself(run: RunConfig, tmp_path: Path) -> N
     titles = re.findall(r"<h2>(.*?)</h2>", page)
     assert titles[:3] == ["Average precision", "How it was trained", "Classes"]
     assert f"saccade train --config {folder}/config.yaml" in page
-    assert f"saccade eval --weights {folder}/last --data {run.data} --split train" in page
+    evaluate = f"saccade eval --weights {folder}/last --data {run.data} --split train"
+    assert f"{evaluate} --batch-size 2 --report report.html" in page
     assert "Trained by 1 process in float32, 2 images a step" in page
     assert "num_queries: 12" in page
     assert not (tmp_path / "plain" / "report.html").exists()
@@ -176,3 +177,11 @@ def test_an_evaluation_of_a_dense_split_counts_as_many_as_the_run_says(
     assert counted == [(17, 4 * 17)]
     with pytest.raises(ValueError, match="max_detections is 0"):
         replace(run, max_detections=0)
+
+
+def test_nothing_to_find_is_no_percentage(tmp_path: Path) -> None:
+    record = {"epoch": 1, "step": 10, "minutes": 1} | dict.fromkeys(("AP", "AP50", "AP75"), -1.0)
+    (tmp_path / "evaluations.jsonl").write_text(json.dumps(record) + "\n")
+    _, sentence, _ = training_blocks(tmp_path, tmp_path)
+    assert isinstance(sentence, Paragraph)
+    assert "after 10 steps: AP -, AP50 -; those" in sentence.text

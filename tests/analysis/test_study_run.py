@@ -27,9 +27,9 @@ from saccade.cli import main
 from saccade.data.shapes import write_shapes
 from saccade.inference import Detector
 from saccade.model import DetectorModel
-from saccade.run import SplitEvaluation
 from saccade.run_config import RunConfig
 from saccade.settings import read_yaml, write_yaml
+from saccade.split_evaluation import SplitEvaluation
 from saccade.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from tests.conftest import small_config
 

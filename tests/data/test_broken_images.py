@@ -18,8 +18,9 @@ from saccade.data import (
 from saccade.data.headers import check_image, read_size
 from saccade.data.images import read_image
 from saccade.model import DetectorModel
-from saccade.run import SplitEvaluation, train
+from saccade.run import train
 from saccade.run_config import RunConfig
+from saccade.split_evaluation import SplitEvaluation
 from saccade.structures import Batch, Targets
 from tests.conftest import small_config
 

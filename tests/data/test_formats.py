@@ -10,7 +10,7 @@ from saccade import Detector
 from saccade.data import Annotations, SplitDataset, find_split
 from saccade.evaluation import CocoEvaluator, CocoResult
 from saccade.model import DetectorModel
-from saccade.run import SplitEvaluation
+from saccade.split_evaluation import SplitEvaluation
 from tests.conftest import small_config
 from tests.data.formats import (
     Marked,

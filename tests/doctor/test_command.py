@@ -1,3 +1,4 @@
+import json
 import shutil
 from pathlib import Path
 
@@ -57,3 +58,18 @@ def test_a_missing_split_to_evaluate_on_hurts(
     (folder / "annotations" / "val.json").unlink()
     assert main(["doctor", str(folder), *OPTIONS, "--out", str(tmp_path / "out")]) == 1
     assert "there is nothing to evaluate on" in " ".join(capsys.readouterr().out.split())
+
+
+def test_names_in_brackets_and_of_any_bytes_can_be_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = healthy_dataset(tmp_path / "data")
+    out = tmp_path / "[red] [" / "b]"
+    broken = json.loads((folder / "annotations" / "val.json").read_text())
+    broken["images"][0]["file_name"] = "\udcff.png"
+    (folder / "annotations" / "val.json").write_text(json.dumps(broken))
+    assert main(["doctor", str(folder), *OPTIONS, "--out", str(out)]) == 1
+    said = capsys.readouterr().out
+    assert "[red] [/b]/report.html" in said
+    assert "\\udcff.png" in "".join(said.split())
+    assert "\\udcff.png" in (out / "report.html").read_text("utf-8")

@@ -1,9 +1,10 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from saccade.doctor import bounded, cost
-from saccade.doctor.bounded import run_module
+from saccade.doctor.bounded import left_in_groups, run_module
 from saccade.doctor.cost import Cost, Measured, cost_findings, measure_cost
 from saccade.doctor.findings import Severity
 
@@ -77,6 +78,50 @@ def test_modules_without_gradient_hurt() -> None:
 def test_a_process_that_takes_more_memory_than_is_free_is_ended() -> None:
     lines, why = run_module("this", {}, 0, lambda: None)
     assert (lines, why) == ([], "memory")
+
+
+@pytest.mark.parametrize(
+    ("limit", "used"),
+    [
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ],
+)
+def test_files_that_were_read_do_not_take_a_containers_memory(
+    tmp_path: Path, limit: str, used: str
+) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / limit).write_text("8000000000\n")
+    (tmp_path / used).write_text("7900000000\n")
+    stat = (tmp_path / limit).parent / "memory.stat"
+    stat.write_text("anon 100000000\ninactive_file 5000000000\nactive_file 1000000000\n")
+    assert left_in_groups(tmp_path) == [6_100_000_000]
+    (tmp_path / limit).write_text("max\n")
+    assert left_in_groups(tmp_path) == []
+
+
+def test_only_a_process_that_was_killed_lacked_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "falls.py").write_text("import os, json\nos.kill(os.getpid(), json.load(open(0)))")
+    # As if the dataset held a module of that name.
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "json.py").write_text("raise SystemExit('wrong json')")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run_module("falls", 9, 10**15, lambda: None) == ([], "memory")  # type: ignore[arg-type]
+    _, why = run_module("falls", 11, 10**15, lambda: None)  # type: ignore[arg-type]
+    assert why == "the process was ended by signal 11"
+
+
+def test_memory_that_is_not_known_is_not_told() -> None:
+    unknown = replace(COST, steps=tuple(replace(each, peak=0) for each in COST.steps))
+    assert [each.topic for each in cost_findings(unknown, nano(), 800)] == ["cost"]
+
+
+def test_long_steps_are_told_in_plain_numbers() -> None:
+    long = replace(COST, steps=(replace(COST.steps[1], seconds=123.4),))
+    assert "takes 123 seconds" in cost_findings(long, nano(), 800)[-1].what
 
 
 def test_a_process_that_fails_says_why() -> None:

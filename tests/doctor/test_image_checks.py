@@ -46,6 +46,14 @@ def test_a_broken_image_hurts_and_is_named(folder: Path) -> None:
     assert "--on-broken-image skip" in found.remedy
 
 
+def test_a_broken_image_that_the_run_leaves_out_is_worth_a_look(folder: Path) -> None:
+    (folder / "images" / "3.png").write_bytes(b"nothing")
+    tables, _ = read_tables(folder)
+    found = only(image_findings(tables, skipped=True))
+    assert found.severity is Severity.LOOK
+    assert "the run leaves them out" in found.what
+
+
 def test_a_truncated_jpeg_image_hurts(folder: Path) -> None:
     tables, _ = read_tables(folder)
     file = folder / "images" / "3.png"
@@ -101,6 +109,19 @@ def test_twelve_bits_in_files_of_sixteen_are_dark(tmp_path: Path, largest: int, 
         assert found[0].severity is Severity.HURTS
         assert "no value above 4,095 of 65,535, as if they were of 12 bits" in found[0].what
         assert found[0].remedy.startswith("multiply their values by 16")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"), [((0,), 0), ((3000, 60_000, 60_000), 0), ((60_000, *[4095] * 4), 1)]
+)
+def test_a_black_a_dim_or_a_bright_image_does_not_decide(
+    folder: Path, values: tuple[int, ...], said: int
+) -> None:
+    for number, value in enumerate(values, start=1):
+        deep = np.full((240, 320), value, np.uint16)
+        Image.fromarray(deep).save(folder / "images" / f"{number}.png")
+    found = [each for each in findings_of(folder) if each.topic == "dark images"]
+    assert [each.what.startswith("4 images of 16 bits hold no") for each in found] == [True] * said
 
 
 @pytest.mark.slow

@@ -105,3 +105,12 @@ def test_voc_boxes_that_count_from_0_are_worth_a_look(tmp_path: Path) -> None:
     read, _ = read_tables(folder)
     found = only(number_findings(read, splits))
     assert "3 boxes of train (50 %) have an xmin or ymin of 0" in found.what
+
+
+def test_labels_of_any_kind_are_read_again_without_an_error(tmp_path: Path) -> None:
+    folder = yolo(tmp_path / "data")
+    file = next((folder / "labels" / "train").iterdir())
+    for number in ("--5", "9" * 5000):
+        file.write_text(f"{number} 0.5 0.5 0.1 0.1\n")
+        _, unread = read_tables(folder)
+        assert [each.topic for each in unread] == ["annotations"] * 2

@@ -146,10 +146,12 @@ def test_biases_of_trained_heads_are_left_alone() -> None:
     assert lint_prior({"decoder.heads.class_heads.0.bias": bias}) == []
 
 
-def test_frozen_parts_are_worth_a_look_and_a_frozen_detector_hurts() -> None:
+def test_parts_frozen_without_a_word_are_worth_a_look_and_a_frozen_detector_hurts() -> None:
     config: DetectorConfig = small_config("two-stage")
     model = DetectorModel(config)
     model.backbone.requires_grad_(False)
+    assert lint_weights(model, config) == []
+    model.freeze(["neck"])
     assert lint_weights(model, config) == []
     model.encoder.requires_grad_(False)
     said = only(lint_weights(model, config))

@@ -69,3 +69,4 @@ def test_padding_is_told_where_batches_mix_shapes() -> None:
     assert "of a batch of 8 is padding" in found.what
     assert found.remedy.startswith("train with --batch-size 1 --accumulate 8")
     assert alarming(size_findings(tables(one), nano())) == []
+    assert alarming(size_findings(tables(mixed), nano(aspect_bucketing=True))) == []

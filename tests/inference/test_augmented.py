@@ -9,6 +9,7 @@ from saccade.inference.augmented import AugmentedModel, View, fuse, make_views
 from saccade.model import Found
 from saccade.structures import Batch, Predictions
 from tests.conftest import small_config
+from tests.evaluation.test_evaluate import OnAppleGpu
 
 VIEWS = make_views([1.0, 0.5, 1.7], horizontal=True, vertical=True)
 
@@ -116,3 +117,11 @@ def test_a_scale_that_makes_no_sense_is_refused() -> None:
         make_views([0.0])
     with pytest.raises(ValueError, match="no scales to look at"):
         make_views([])
+
+
+def test_views_are_fused_on_a_device_without_float64() -> None:
+    one = found([[0.5, 0.5, 0.2, 0.2]], [0.9])
+    there = Found(*(part.as_subclass(OnAppleGpu) for part in vars(one).values()))
+    fused = fuse([there, there])
+    assert fused.boxes.dtype == fused.scores.dtype == torch.float32
+    assert fused.scores.tolist() == pytest.approx([0.9])

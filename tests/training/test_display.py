@@ -1,6 +1,7 @@
 """What is printed where no terminal draws a bar, and what a terminal shows."""
 
 import io
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,3 +120,39 @@ def test_waiting_for_data_is_warned_of_and_logged(
     assert said.count("of its time for images") == 1
     table = (tmp_path / "run" / "csv" / "session-1" / "metrics.csv").read_text().splitlines()
     assert "data_wait" in table[0].split(",")
+
+
+def test_where_nothing_is_to_find_there_is_no_percentage(records: EvaluationRecords) -> None:
+    one, console = shown(RunConfig(model=small_config("detr")), records, terminal=False)
+    one.evaluating()
+    one.evaluated(Progress(epoch=1, step=2), dict.fromkeys(NUMBERS, -1.0))
+    assert console.file.getvalue() == "epoch 1 of 50, step 2:  AP -  AP50 -  AP75 -\n"
+
+
+def test_a_terminal_that_cannot_draw_gets_lines(
+    records: EvaluationRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SHOW_EVERY_SECONDS", "PRINT_EVERY_SECONDS", "FIRST_PRINT_SECONDS"):
+        monkeypatch.setattr(display, name, -1.0)
+    monkeypatch.setenv("TERM", "dumb")
+    one, console = shown(RunConfig(model=small_config("detr")), records, terminal=True)
+    with one:
+        take_steps(one, [0.0, 1.0])
+    assert "epoch 1/50, step 2" in console.file.getvalue()
+
+
+def test_other_processes_keep_their_own_output(
+    records: EvaluationRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = shown(RunConfig(model=small_config("detr")), records, terminal=True)
+    monkeypatch.setattr(Fabric, "is_global_zero", False)
+    before = sys.stdout
+    with one:
+        assert sys.stdout is before
+
+
+def test_a_run_that_is_resumed_logs_no_step_again(records: EvaluationRecords) -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    progress = Progress(step=10, seconds=5.0)
+    config = RunConfig(model=small_config("detr"))
+    assert Display(fabric, config, 10, progress, records).logged == 10

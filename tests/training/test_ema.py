@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from saccade.run import SplitEvaluation, train
+from saccade.run import train
 from saccade.run_config import RunConfig
+from saccade.split_evaluation import SplitEvaluation
 from saccade.training.checkpoint import load_checkpoint
 from saccade.training.ema import WeightAverage
 from tests.training.test_resume import assert_same

@@ -216,3 +216,13 @@ def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     progress = {"epoch": 2, "step": 10, "seconds": 1.5}
     torch.save({"progress": progress, "model": {}, "optimizer": {}}, tmp_path / "last.ckpt")
     assert load_checkpoint(tmp_path / "last.ckpt")[0] == Progress(2, 10, 1.5)
+
+
+def test_a_resumed_run_takes_the_options_that_are_given_now(run: RunConfig, tmp_path: Path) -> None:
+    run = replace(run, epochs=1, schedule=replace(run.schedule, warmup=0.0))
+    train(run, tmp_path / "run")
+    slower = replace(run.optimizer, learning_rate=run.optimizer.learning_rate / 8)
+    train(replace(run, epochs=2, optimizer=slower), tmp_path / "run", resume=True)
+    group = load_checkpoint(tmp_path / "run" / "last.ckpt").optimizer["param_groups"][0]
+    assert group["initial_lr"] == slower.learning_rate
+    assert group["lr"] <= slower.learning_rate

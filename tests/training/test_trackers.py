@@ -1,8 +1,8 @@
 """What W&B and MLflow are told; stand-ins take their places and keep the calls."""
 
+import importlib.util
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -18,7 +18,6 @@ from saccade.cli import main
 from saccade.run import train
 from saccade.run_config import RunConfig, Tracker
 from saccade.settings import write_yaml
-from saccade.training import trackers
 from saccade.training.trackers import MlflowTracker, WandbTracker, make_loggers
 
 PIXELS = np.zeros((4, 6, 3), np.uint8)
@@ -222,9 +221,9 @@ def test_a_tracker_that_is_not_installed_is_told_before_anything_starts(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    find: Callable[[str], object] = trackers.importlib.util.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(
-        trackers.importlib.util, "find_spec", lambda each: None if each == name else find(each)
+        importlib.util, "find_spec", lambda each: None if each == name else find(each)
     )
     write_yaml(run, tmp_path / "run.yaml")
     arguments = ["train", "--config", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]
@@ -242,3 +241,66 @@ def test_trackers_are_off_unless_named(tmp_path: Path) -> None:
 def test_an_unknown_tracker_is_refused(run: RunConfig) -> None:
     with pytest.raises(ValueError, match='trackers names "comet": expected some of wandb, mlflow;'):
         replace(run, trackers=("comet",))
+
+
+def test_what_cannot_be_told_is_lost_and_the_run_goes_on(
+    mlflow: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class MlflowException(Exception):
+        pass
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise MlflowException("no server\nanswers")
+
+    module(monkeypatch, "mlflow.exceptions", MlflowException=MlflowException)
+    tracker = MlflowTracker(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow, "get_run", fail)
+        with pytest.raises(ValueError, match=r"names mlflow, which .* \(no server answers\): see"):
+            tracker.log_hyperparams({"seed": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow, "log_batch", fail)
+        with pytest.warns(UserWarning, match=r"mlflow cannot be told .* \(no server answers\)"):
+            tracker.log_metrics({"AP": 0.5}, 10)
+        # Each attempt may take minutes.
+        tracker.log_metrics({"AP": 0.5}, 20)
+        assert mlflow.metrics == []
+    tracker.log_picture("a", PIXELS, 20)
+    assert mlflow.files == {}
+    monkeypatch.setattr("saccade.training.remote_tracker.time.monotonic", lambda: 1e9)
+    tracker.log_metrics({"AP": 0.5}, 30)
+    assert mlflow.metrics == [("AP", 0.5, 30)]
+
+
+def test_the_end_of_a_run_is_told_after_a_failure(
+    wandb: list[tuple[dict[str, Any], WandbRun]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module(monkeypatch, "wandb.errors", Error=type("Error", (Exception,), {}))
+    tracker = WandbTracker(tmp_path)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise BrokenPipeError("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WandbRun, "log", fail)
+        with pytest.warns(UserWarning, match=r"wandb cannot be told of the run \(gone\), which g"):
+            tracker.log_picture("a", PIXELS, 10)
+    tracker.finish({"best_AP": 0.5})
+    assert wandb[0][1].finished
+
+
+def test_a_folder_of_its_name_is_not_a_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B leaves a folder "wandb" wherever it runs, which Python could import."""
+    (tmp_path / "no_tracker").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(WandbTracker, "package", "no_tracker")
+    with pytest.raises(ValueError, match="names wandb, which is not installed"):
+        WandbTracker(tmp_path)
+
+
+def test_sessions_are_numbered_on_though_earlier_ones_are_gone(tmp_path: Path) -> None:
+    (tmp_path / "csv" / "session-2").mkdir(parents=True)
+    (tmp_path / "logs" / "session-1.old").mkdir(parents=True)
+    assert [each.version for each in make_loggers((), tmp_path)] == ["session-3", "session-3"]

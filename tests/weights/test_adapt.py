@@ -124,6 +124,9 @@ def test_the_labels_of_denoising_and_the_first_stage_follow() -> None:
         (["traffic-light", "traffic light"], ["trafficlight"], (None,)),
         (["class 0", "class 1"], ["x", "y"], (0, 1)),
         (["class 0", "class 1", "class 2"], ["x", "y"], (None, None)),
+        (["LABEL_0"], ["-", "cat"], (None, None)),
+        (["_", "cat"], ["-", "cat"], (None, 1)),
+        (["-"], ["-"], (0,)),
     ],
 )
 def test_classes_are_matched_by_name(
@@ -236,6 +239,32 @@ def test_the_report_counts_tensors_and_numbers(tmp_path: Any) -> None:
         "Classes: 1 of 2 kept by name: CAT; new, to be trained: kite; dropped: dog, traffic light, "
         'bird; spelled otherwise: "CAT" is "cat" in the file.'
     )
+
+
+def test_the_first_line_of_the_report_leaves_out_what_is_new(tmp_path: Any) -> None:
+    config = replace(small("two-stage"), class_names=FILE)
+    state = random_model(config).state_dict()
+    save_weights(tmp_path, config, state)
+    report = load_weights(tmp_path, class_names=["nut", "bolt"]).report
+    new = ("decoder.heads.class_heads.", "denoising.labels.")
+    kept = {key: each.numel() for key, each in state.items() if not key.startswith(new)}
+    first_stage = {key: kept[key] // len(FILE) for key in kept if "queries.class_head." in key}
+    assert len(first_stage) == 2
+    assert report.loaded == len(kept)
+    numbers = sum((kept | first_stage).values())
+    assert sum(part.from_file for part in report.parts.values()) == numbers
+    assert f": {len(kept)} tensors loaded, {numbers / 1e6:.1f} M parameters." in str(report)
+
+
+def test_counters_of_batch_norms_that_the_file_lacks_are_new_but_nothing_to_train(
+    tmp_path: Any,
+) -> None:
+    config = small("two-stage")
+    frozen = replace(config, backbone=replace(config.backbone, norm="frozen"))
+    save_weights(tmp_path, frozen, random_model(frozen).state_dict())
+    report = load_into(tmp_path, config).report
+    assert report.loaded == len(expected_shapes(frozen)) < len(expected_shapes(config))
+    assert report.random == ()
 
 
 def test_rows_in_the_order_of_a_file_without_names_are_told(
