@@ -90,10 +90,19 @@ def _train(fabric: Fabric, config: RunConfig, folder: Path, resume: bool) -> Det
         _describe(fabric, config, folder, trained)
         evaluation.records.start(resume)
         if not resume:
-            for sentence in advice(config, len(dataset), len(annotations.objects)):
+            # torchrun's processes are in nobody's configuration.
+            launched = replace(config.launch, devices=fabric.world_size, num_nodes=1)
+            as_launched = replace(config, launch=launched)
+            for sentence in advice(as_launched, len(dataset), len(annotations.objects)):
                 print(f"advice: {sentence}")
-            evaluated = evaluation.split.split, evaluation.split.evaluator.annotations
-            for finding in quick_findings(config, (split, annotations), evaluated, trained.model):
+            judged = (
+                (split, annotations),
+                (
+                    evaluation.split.split,
+                    evaluation.split.evaluator.annotations,
+                ),
+            )
+            for finding in quick_findings(as_launched, *judged, trained.model):
                 print(f"doctor: {finding}")
     fit(fabric, trained.model, loader, config, folder, evaluation, resume, distil)
     evaluation.finish()

@@ -29,6 +29,8 @@ def run(write_coco: Callable[..., Split], tmp_path: Path) -> RunConfig:
         augmentation=replace(config.augmentation, short_sides=(64, 80), max_side=128),
         data=str(tmp_path),
         val_split="train",
+        # The worker of the small recipe takes longer to start than these runs.
+        num_workers=0,
         epochs=2,
         batch_size=2,
         analyse=0,

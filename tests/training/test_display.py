@@ -115,7 +115,7 @@ def test_waiting_for_data_is_warned_of_and_logged(
     monkeypatch.setattr(display, "SHOW_EVERY_SECONDS", -1.0)
     monkeypatch.setattr("saccade.training.waiting.LEAST_SECONDS", 0.0)
     monkeypatch.setattr("saccade.training.waiting.LARGEST_SHARE", -1.0)
-    train(replace(run, epochs=6, num_evaluations=1), tmp_path / "run")
+    train(replace(run, epochs=3, batch_size=1, num_evaluations=1), tmp_path / "run")
     said = capsys.readouterr().out
     assert said.count("of its time for images") == 1
     table = (tmp_path / "run" / "csv" / "session-1" / "metrics.csv").read_text().splitlines()
