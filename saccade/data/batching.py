@@ -1,10 +1,12 @@
 """Samples to batches, and the loaders of training and evaluation."""
 
+import atexit
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch.utils.data import Dataset, Sampler
@@ -117,7 +119,22 @@ class _Loader(StatefulDataLoader):  # type: ignore[misc]
     """Raises, in the process that iterates, the errors that `_Reader` handed over."""
 
     def __iter__(self) -> Iterator[Any]:
-        return map(_raise_error, super().__iter__())
+        batches = super().__iter__()
+        if self.num_workers:
+            _with_workers.add(batches)
+        return map(_raise_error, batches)
+
+
+_with_workers: WeakSet[Any] = WeakSet()
+"""Iterators that something still refers to, be it the traceback of an error."""
+
+
+@atexit.register
+def _stop_workers() -> None:
+    """End workers before multiprocessing would: it sends SIGTERM, which they leave to the trainer,
+    and waits for ever."""
+    for batches in list(_with_workers):
+        batches._shutdown_workers()
 
 
 def _raise_error(

@@ -1,5 +1,8 @@
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
 ]
 
+ROOT = Path(__file__).parents[2]
 INPUT = InputConfig(short_side=8, max_side=16)
 
 
@@ -189,6 +193,20 @@ def test_everything_a_spawned_worker_receives_can_be_pickled() -> None:
     dataset, collated = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))
     batch, _ = collated([dataset[0], dataset[1]])
     assert torch.equal(batch.images, collate([Noise(4)[0], Noise(4)[1]])[0].images)
+
+
+UNFINISHED = """
+import torch
+from saccade.data import evaluation_loader
+from tests.data.test_batching import Noise
+
+batches = iter(evaluation_loader(Noise(8), batch_size=1, num_workers=1))
+next(batches)
+"""
+
+
+def test_a_process_ends_whatever_still_refers_to_its_batches() -> None:
+    subprocess.run([sys.executable, "-c", UNFINISHED], check=True, timeout=120, cwd=ROOT)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ import torch
 
 from saccade.data import Split
 from saccade.run_config import LaunchConfig, RunConfig
+from saccade.split_evaluation import SplitEvaluation
 from saccade.training.checkpoint import load_checkpoint
 from saccade.training.step import Stepper
 from tests.training.processes import at_batch, train_in
@@ -175,13 +176,11 @@ def test_sigterm_during_an_evaluation_ends_all_processes(two: RunConfig, tmp_pat
 
 
 def terminate_in_evaluation(rank: int) -> None:
-    from saccade import run
-
-    original = run.SplitEvaluation._predict
+    original = SplitEvaluation._predict
 
     def predict(self: Any, batch: Any) -> Any:
         if rank == 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self, batch)
 
-    run.SplitEvaluation._predict = predict  # type: ignore[method-assign]
+    SplitEvaluation._predict = predict  # type: ignore[method-assign]
