@@ -58,14 +58,7 @@ def advice(config: RunConfig, num_images: int, num_objects: int) -> list[str]:
             "images like them: try --freeze backbone too, which takes less time and memory. Where "
             "they look otherwise it costs AP."
         )
-    steps = num_steps(config, num_images)
-    if steps is not None and steps < FEW_STEPS and num_images:
-        longer = math.ceil(config.epochs * FEW_STEPS / steps)
-        found.append(
-            f"The run has {steps} steps of {_images_per_step(config)} images: expected some "
-            f"hundreds at least. Add epochs (--epochs {longer})"
-            + (", or take fewer images a step (--accumulate 1)." if config.accumulate > 1 else ".")
-        )
+    found += few_steps(config, num_images)
     per_class = num_objects / config.model.num_classes
     if num_objects and per_class < FEW_OBJECTS:
         found.append(
@@ -74,6 +67,19 @@ def advice(config: RunConfig, num_images: int, num_objects: int) -> list[str]:
             "any option."
         )
     return found
+
+
+def few_steps(config: RunConfig, num_images: int) -> list[str]:
+    """A sentence where a run is short, as `advice` says it."""
+    steps = num_steps(config, num_images)
+    if steps is None or steps >= FEW_STEPS or not num_images:
+        return []
+    longer = math.ceil(config.epochs * FEW_STEPS / steps)
+    return [
+        f"The run has {steps} steps of {_images_per_step(config)} images: expected some "
+        f"hundreds at least. Add epochs (--epochs {longer})"
+        + (", or take fewer images a step (--accumulate 1)." if config.accumulate > 1 else ".")
+    ]
 
 
 def num_steps(config: RunConfig, num_images: int) -> int | None:

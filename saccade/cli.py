@@ -4,6 +4,7 @@ A subcommand returns the exit status: 0, or 2 for unusable input, which it expla
 Heavy imports happen inside, so that `saccade --help` answers at once.
 """
 
+import io
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -280,6 +281,9 @@ saccade COMMAND --help tells the options, with their units and defaults.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a subcommand; unusable input becomes one sentence and exit status 2."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Where Windows writes to a file, there is no letter for many a class name.
+        sys.stdout.reconfigure(errors="replace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if arguments else 2

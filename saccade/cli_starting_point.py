@@ -8,7 +8,7 @@ from pathlib import Path
 from saccade.config import DetectorConfig
 from saccade.fine_tuning import fine_tuning
 from saccade.presets import preset_config
-from saccade.recipes import for_detector, with_mixed_queries
+from saccade.recipes import RecipeName, for_detector, with_mixed_queries
 from saccade.run_config import RunConfig
 from saccade.settings import read_yaml
 
@@ -43,7 +43,7 @@ def starting_point(arguments: Sequence[str]) -> RunConfig:
             "--recipe cannot be given with --config or --resume: these say already how the "
             "detector is trained."
         )
-    recipe = chosen.recipe or "fast"
+    recipe: RecipeName = chosen.recipe or "fast"
     if chosen.resume:
         if chosen.out is None:
             raise ValueError("--resume needs the folder of the run: name it with --out.")

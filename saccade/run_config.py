@@ -83,7 +83,8 @@ class RunConfig:
     """Time to train, evaluations not counted; the schedule then follows the clock."""
     num_evaluations: int | None = None
     """How often the run is evaluated, at equal distances; by default after every epoch, or five
-    times when minutes are given."""
+    times when minutes are given. A run of epochs is evaluated between them alone, so no more often
+    than it has epochs."""
     batch_size: int = 2
     """Images per process and batch. The official runs use 32 images over 16 processes."""
     accumulate: int = 1

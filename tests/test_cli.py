@@ -1,6 +1,9 @@
+import io
 import json
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,3 +168,18 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         main([command, "--help"])
     assert leaving.value.code == 0
     assert f"saccade {command}" in capsys.readouterr().out
+
+
+def test_names_that_the_output_has_no_letters_for_end_nothing(
+    write_coco: Callable[..., Split], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Windows writes to a file or a pipe."""
+    data = write_coco({1: (48, 64)}, OBJECTS, [{"id": 1, "name": "猫"}]).images.parent
+    config = replace(small_config("detr"), class_names=("猫",))
+    Detector(config, DetectorModel(config)).save_pretrained(tmp_path / "weights")
+    out = io.TextIOWrapper(io.BytesIO(), "cp1252")
+    monkeypatch.setattr(sys, "stdout", out)
+    where = ["--weights", str(tmp_path / "weights"), "--data", str(data), "--split", "train"]
+    assert main(["eval", *where]) == 0
+    out.flush()
+    assert b"AP50" in out.buffer.getvalue()

@@ -40,7 +40,7 @@ def draw_precision_recall(matched: Matched, names: Sequence[str], file: Path) ->
             color=colormaps["tab10"](rank) if named else GREY,
             lw=1.6 if named else 0.6,
             zorder=2 if named else 1,
-            label=f"{names[k]}: AP50 {100 * curve.mean():.1f}" if named else None,
+            label=f"{_literal(names[k])}: AP50 {100 * curve.mean():.1f}" if named else None,
         )
     if len(curves) > 1:
         mean = np.mean(curves, 0)
@@ -104,9 +104,9 @@ def draw_confusion(counts: Integers, names: Sequence[str], file: Path) -> None:
     shares[-1, -1] = np.ma.masked
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = 9 if few else max(3.5, 8 - len(names) / 20)
-    places = range(len(names) + 1)
-    axes.set_xticks(places, [*names, "(missed)"], rotation=45, ha="right", fontsize=size)
-    axes.set_yticks(places, [*names, "(nothing)"], fontsize=size)
+    places, shown = range(len(names) + 1), [*map(_literal, names)]
+    axes.set_xticks(places, [*shown, "(missed)"], rotation=45, ha="right", fontsize=size)
+    axes.set_yticks(places, [*shown, "(nothing)"], fontsize=size)
     axes.set(xlabel="found as", ylabel="marked as")
     if few:
         for row, column in np.ndindex(*counts.shape):
@@ -167,3 +167,8 @@ def panels(
 def legend(axes: Axes) -> None:
     """A legend at the right of the panel, where it hides nothing."""
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _literal(name: str) -> str:
+    """A class's name, in which Matplotlib sees no formula."""
+    return name.replace("$", r"\$")

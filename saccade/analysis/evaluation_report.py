@@ -12,7 +12,7 @@ from saccade.analysis.evaluation_plots import (
     draw_precision_recall,
     draw_thresholds,
 )
-from saccade.analysis.evaluation_subject import Subject, conditions, counted
+from saccade.analysis.evaluation_subject import Subject, conditions
 from saccade.analysis.run_report import training_blocks
 from saccade.analysis.study.document import (
     Block,
@@ -25,6 +25,7 @@ from saccade.analysis.study.document import (
 )
 from saccade.analysis.worst_images import draw_errors, worst_images
 from saccade.data import DetectionDataset
+from saccade.doctor.findings import counted
 from saccade.evaluation import CocoEvaluator, CocoResult
 from saccade.evaluation.calibration import calibration
 from saccade.evaluation.confusion import confused_pairs, confusion

@@ -10,6 +10,7 @@ from saccade.analysis.study.document import Block, Bullets, Code, Folded, Headin
 from saccade.bench.machine import machine, versions
 from saccade.config_json import to_dict
 from saccade.data import DetectionDataset
+from saccade.doctor.findings import counted
 from saccade.inference import Detector
 
 ALSO = ("torchvision", "timm", "lightning", "faster-coco-eval")
@@ -57,8 +58,3 @@ def conditions(subject: Subject) -> list[Block]:
     if run.is_file():
         blocks.append(Folded("The configuration of its training run", run.read_text("utf-8")))
     return blocks
-
-
-def counted(number: int, thing: str, things: str = "") -> str:
-    """A number and its noun: 1 image, 2 images."""
-    return f"{number} {thing if number == 1 else things or thing + 's'}"

@@ -4,7 +4,8 @@ import shlex
 from pathlib import Path
 
 from saccade.analysis.evaluation_report import write_report
-from saccade.analysis.evaluation_subject import Subject, counted
+from saccade.analysis.evaluation_subject import Subject
+from saccade.doctor.findings import counted
 from saccade.evaluation import CocoResult
 from saccade.run_config import RunConfig
 from saccade.split_evaluation import SplitEvaluation

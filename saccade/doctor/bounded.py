@@ -93,14 +93,24 @@ def _watch(
     return ""
 
 
-def _resident(pid: int) -> int:
-    """Bytes of memory of a process; 0 where the system does not tell."""
+def _resident(pid: int, processes: Path = Path("/proc")) -> int:
+    """Bytes of memory of a process; 0 where the system does not tell, as Windows."""
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = (processes / f"{pid}/status").read_text()
     except OSError:
-        return 0
+        return _resident_by_command(pid)
     sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
     return 1024 * int(sizes[0]) if sizes else 0
+
+
+def _resident_by_command(pid: int) -> int:
+    """The same on macOS, which has no such files."""
+    command = ["ps", "-o", "rss=", "-p", str(pid)]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return 0
+    return 1024 * int(found) if found.isdecimal() else 0
 
 
 def _read(stream: IO[str]) -> list[str]:
@@ -139,10 +149,10 @@ def left_in_groups(root: Path) -> list[int]:
 
 def _memory_of_windows() -> int:
     """Bytes that are free there; 0 elsewhere."""
-    if sys.platform != "win32":
-        return 0
-    # MEMORYSTATUSEX: two numbers of 32 bits, its length first, then seven of 64, the second of
-    # which is what is free.
-    status = (ctypes.c_uint64 * 8)(ctypes.sizeof(ctypes.c_uint64) * 8)
-    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
-    return int(status[2])
+    if sys.platform == "win32":
+        # MEMORYSTATUSEX: two numbers of 32 bits, its length first, then seven of 64, the second of
+        # which is what is free.
+        status = (ctypes.c_uint64 * 8)(ctypes.sizeof(ctypes.c_uint64) * 8)
+        ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))
+        return int(status[2])
+    return 0

@@ -41,5 +41,5 @@ def examine_and_report(arguments: DoctorArguments, command: Sequence[str], conso
     print_examination(examination, console)
     out.mkdir(parents=True, exist_ok=True)
     write_report(out / "report.html", examination, shlex.join(command))
-    console.print(Text(readable(f"With pictures: {out / 'report.html'}")), soft_wrap=True)
+    console.print(Text(readable(f"With pictures: {out / 'report.html'}", console)), soft_wrap=True)
     return 1 if hurts(examination.findings) else 0

@@ -56,8 +56,6 @@ class Cost:
     unreached: tuple[str, ...] = ()
     too_large: bool = False
     """Whether a step did not fit."""
-    ended: bool = False
-    """Whether the time was over before a step was complete."""
     failed: str = ""
     """Why nothing could be measured."""
 
@@ -141,7 +139,6 @@ def measure_cost(
         base=int(found.get("base", 0)),
         unreached=tuple(found.get("unreached", ())),
         too_large=why == "memory" or bool(found.get("too_large")),
-        ended=why == "time",
         failed=why if why not in ("", "memory", "time") else "",
     )
 

@@ -12,29 +12,41 @@ from saccade.doctor.findings import (
     one_or_more,
     share,
 )
-from saccade.doctor.geometry import capacity, evaluation_sides, num_tokens, resized, typical_size
-from saccade.doctor.tables import SplitTable, Tables
+from saccade.doctor.geometry import (
+    Sides,
+    capacity,
+    cropped,
+    evaluation_sides,
+    num_tokens,
+    resized,
+    typical_size,
+)
+from saccade.doctor.tables import Floats, Integers, SplitTable, Tables
+from saccade.run_config import RunConfig
 
-COUNTED = 100
-"""Detections that COCO's evaluation counts per image."""
+MANY_LOST = 0.01
+"""The share of a split's objects from which losing them is sure to hurt."""
 
 
-def crowding_findings(
-    tables: Tables, config: DetectorConfig, most_counted: int = COUNTED
-) -> list[Finding]:
-    """Images with more objects than can be found, or than evaluation counts.
+def crowding_findings(tables: Tables, config: RunConfig) -> list[Finding]:
+    """Images with more objects than can be found, or than evaluation counts, and images with too
+    few tokens to choose queries from.
 
     Args:
         tables: The dataset.
-        config: The detector.
-        most_counted: Detections that evaluations count per image and class.
+        config: The run.
     """
     filled = [table for table in tables.splits.values() if len(table.sizes)]
-    findings = _beyond_queries(filled, config)
-    for table in filled:
-        findings += _too_few_tokens(table, config)
+    findings = _beyond_queries(filled, config.model)
+    if config.model.queries.source == "two-stage":
+        for table in filled:
+            findings += (
+                _too_few_in_training(table, config)
+                if table is tables.of_training
+                else _too_few_in_evaluation(table, config.model)
+            )
     for table in tables.held_out:
-        findings += _beyond_counted(table, most_counted)
+        findings += _beyond_counted(table, config.max_detections)
     return findings
 
 
@@ -65,7 +77,7 @@ def _beyond_queries(tables: list[SplitTable], config: DetectorConfig) -> list[Fi
     total = sum(int(each.per_image.sum()) for each in crowded)
     return [
         Finding(
-            Severity.HURTS,
+            Severity.HURTS if lost >= MANY_LOST * total else Severity.LOOK,
             "objects per image",
             f"{images} {one_or_more(number, 'has', 'have')} more objects than the detector's "
             f"{most[crowded[0].name]:,} {who}, up to {fullest:,}, so that "
@@ -76,28 +88,61 @@ def _beyond_queries(tables: list[SplitTable], config: DetectorConfig) -> list[Fi
     ]
 
 
-def _too_few_tokens(table: SplitTable, config: DetectorConfig) -> list[Finding]:
-    if config.queries.source != "two-stage":
-        return []
+def _too_few_in_evaluation(table: SplitTable, config: DetectorConfig) -> list[Finding]:
     tokens = num_tokens(resized(table.sizes, evaluation_sides(config)), config)
-    short = tokens < config.queries.num_queries
-    if not short.any():
+    if tokens.min() >= config.queries.num_queries:
         return []
+    return [_too_few(table, tokens, config, Severity.HURTS, "", "which stops the run")]
+
+
+def _too_few_in_training(table: SplitTable, config: RunConfig) -> list[Finding]:
+    """Only a batch without any larger image stops the run, for smaller ones are padded."""
+    wanted = config.model.queries.num_queries
+    tokens, chances = _fewest_tokens(table.sizes, config)
+    if tokens.min() >= wanted:
+        return []
+    batch = min(config.batch_size, len(table.sizes))
+    often = chances.mean() ** batch * (len(table.sizes) // batch) >= 1
+    severity = Severity.HURTS if often else Severity.LOOK
+    stops = "which stops the run as soon as a batch holds no larger one"
+    return [_too_few(table, tokens, config.model, severity, " when training makes it small", stops)]
+
+
+def _fewest_tokens(sizes: Integers, config: RunConfig) -> tuple[Integers, Floats]:
+    """[I] and [I]: the fewest tokens that training makes of each image; and the share of the sizes
+    that it is resized to whole which have fewer than are wanted."""
+    augmentation, wanted = config.augmentation, config.model.queries.num_queries
+    sides = [Sides(each, augmentation.max_side) for each in sorted(augmentation.short_sides)]
+    whole = np.stack([num_tokens(resized(sizes, each), config.model) for each in sides])
+    fewest = whole.min(0)
+    if augmentation.crop:
+        for each in cropped(sizes, augmentation):
+            fewest = np.minimum(fewest, num_tokens(resized(each, sides[0]), config.model))
+    return fewest, (whole < wanted).mean(0)
+
+
+def _too_few(
+    table: SplitTable,
+    tokens: Integers,
+    config: DetectorConfig,
+    severity: Severity,
+    when: str,
+    stops: str,
+) -> Finding:
+    count = int((tokens < config.queries.num_queries).sum())
     row = int(tokens.argmin())
     height, width = table.sizes[row].tolist()
-    return [
-        Finding(
-            Severity.HURTS,
-            "objects per image",
-            f"{counted(int(short.sum()), 'image')} of {table.name}, such as one of {width} x "
-            f"{height}, {one_or_more(int(short.sum()), 'has', 'have')} fewer tokens "
-            f"({tokens[row]:,}) than the first stage has to choose "
-            f"queries from ({config.queries.num_queries:,}), which stops the run",
-            "enlarge the input (--model.input.short-side, --augmentation.short-sides), or take "
-            "fewer --model.queries.num-queries",
-            tuple(table.example(int(each)) for each in np.argsort(tokens)[:MOST_EXAMPLES]),
-        )
-    ]
+    order = np.argsort(tokens, kind="stable")[: min(count, MOST_EXAMPLES)]
+    return Finding(
+        severity,
+        "objects per image",
+        f"{counted(count, 'image')} of {table.name}, such as one of {width} x {height}, "
+        f"{one_or_more(count, 'has', 'have')} fewer tokens ({tokens[row]:,}){when} than the first "
+        f"stage has to choose queries from ({config.queries.num_queries:,}), {stops}",
+        "enlarge the input (--model.input.short-side, --augmentation.short-sides), or take fewer "
+        "--model.queries.num-queries",
+        tuple(table.example(int(each)) for each in order),
+    )
 
 
 def _beyond_counted(table: SplitTable, most_counted: int) -> list[Finding]:

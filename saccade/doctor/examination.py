@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from saccade.advice import advice
+from saccade.advice import advice, few_steps
 from saccade.data import Split, find_split
 from saccade.doctor.box_checks import box_findings
 from saccade.doctor.class_checks import class_findings
@@ -92,19 +92,22 @@ def annotation_findings(
         *number_findings(tables, splits),
         *class_findings(tables),
         *box_findings(tables, splits),
-        *crowding_findings(tables, config.model, config.max_detections),
+        *crowding_findings(tables, config),
         *size_findings(tables, config),
     ]
 
 
 def _recipe(config: RunConfig, train: SplitTable) -> list[Finding]:
     num_images = len(train.sizes)
+    too_short = lint_steps(config, num_images)
+    said = few_steps(config, num_images) if too_short else []
     # Without the number of objects: the classes are looked at one by one.
     advised = [
         Finding(Severity.INFORMATION, "recipe", sentence.rstrip("."))
         for sentence in advice(config, num_images, 0)
+        if sentence not in said
     ]
-    return [*lint_recipe(config, num_images), *lint_steps(config, num_images), *advised]
+    return [*lint_recipe(config, num_images), *too_short, *advised]
 
 
 def _splits(folder: Path, tables: Tables) -> dict[str, Split]:

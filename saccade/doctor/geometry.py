@@ -6,6 +6,7 @@ import numpy as np
 
 from saccade.config import DetectorConfig
 from saccade.doctor.tables import Floats, Integers
+from saccade.recipe_config import AugmentationConfig
 from saccade.run_config import RunConfig
 
 
@@ -27,6 +28,28 @@ def training_sides(config: RunConfig) -> tuple[Sides, Sides]:
     shorts = sorted(config.augmentation.short_sides)
     longest = config.augmentation.max_side
     return Sides(shorts[len(shorts) // 2], longest), Sides(shorts[-1], longest)
+
+
+def cropped(sizes: Integers, augmentation: AugmentationConfig) -> list[Integers]:
+    """The crops of extreme shape that training may cut of each image, [I, 2] each.
+
+    Resized to one short side after that, either the squarest or the longest ones are the smallest.
+
+    Args:
+        sizes: [I, 2]: (height, width) in pixels.
+        augmentation: Of the run.
+    """
+    least, most = augmentation.crop_sides
+    found = []
+    for side in augmentation.crop_short_sides:
+        whole = np.rint(sizes * (side / sizes.min(1))[:, None]).astype(np.int64)
+        low, high = np.minimum(whole, least), np.minimum(whole, most)
+        # The lower ends differ where one side of the image is shorter than the least of a crop.
+        squarest = np.clip(low.max(1, keepdims=True), low, high)
+        wide = np.stack([low[:, 0], high[:, 1]], 1)
+        tall = np.stack([high[:, 0], low[:, 1]], 1)
+        found += [squarest, wide, tall]
+    return found
 
 
 def scales(sizes: Integers, sides: Sides) -> Floats:

@@ -27,8 +27,14 @@ FLAT = 2.0
 LEAST_CORRELATION = 0.96
 MOST_DIFFERENCE = 8.0
 """Grey levels, root mean square, between thumbnails."""
-_MOST_AT_ONCE = 2**21
-"""Pairs that are compared at a time, which bounds the memory."""
+MOST_NEIGHBOURS = 1024
+"""Hashes of one bucket that an image is compared with."""
+MOST_COMPARED = 32
+"""Of these, thumbnails."""
+_MOST_AT_ONCE = 2**20
+"""Pairs of hashes that are compared at a time, which bounds the memory."""
+_EDGES = np.linspace(0, 64, MOST_BITS + 2).astype(int)
+"""Of the bands."""
 
 Hashes = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
@@ -58,56 +64,75 @@ def fingerprint(image: Image.Image) -> tuple[int, Bytes]:
     return int.from_bytes(packed.tobytes(), "big"), small
 
 
-def similar_pairs(hashes: Hashes, thumbnails: Bytes) -> Integers:
-    """Pairs of images that look alike.
+def first_alike(hashes: Hashes, thumbnails: Bytes, known: Integers, asked: Integers) -> Integers:
+    """For each image that is asked about, one of the known images that looks like it.
 
-    Images of one and the same hash are compared with the first of them alone, so that a thousand
-    copies are a thousand pairs and not half a million.
+    Frames of a fixed camera share bands, and often whole hashes, by the thousand. Of one bucket an
+    image therefore meets only the `MOST_NEIGHBOURS` known ones whose hashes sort next to its own,
+    once for each band, and of these only the `MOST_COMPARED` with the fewest different bits are
+    compared by their thumbnails. One that looks alike and is in none of these is not found.
 
     Args:
         hashes: [I]: see `fingerprint`; images of hash 0 are like nothing.
         thumbnails: [I, 256]
+        known: Indices among the I.
+        asked: Others of them.
 
     Returns:
-        [P, 2]: the two images of each pair, the smaller index first, in rising order.
+        [P, 2]: a known image and the one that is asked about, which comes in one pair at most.
     """
-    order = np.flatnonzero(hashes)
-    unique, first, inverse = np.unique(hashes[order], return_index=True, return_inverse=True)
-    representative = order[first]
-    same = np.stack([representative[inverse.ravel()], order], 1)
-    same = same[same[:, 0] != same[:, 1]]
-    near = representative[_near(unique)]
-    pairs = np.concatenate([same, near]).astype(np.int64)
-    pairs.sort(axis=1)
-    parts = np.array_split(pairs, 1 + len(pairs) * thumbnails.shape[1] // _MOST_AT_ONCE)
-    alike = [_alike(thumbnails[part[:, 0]], thumbnails[part[:, 1]]) for part in parts]
-    return np.unique(pairs[np.concatenate(alike)], axis=0)
+    known, asked = known[hashes[known] != 0], asked[hashes[asked] != 0]
+    match = np.full(len(asked), -1, np.int64)
+    num_rows = _MOST_AT_ONCE // MOST_NEIGHBOURS
+    for low, high in pairwise(_EDGES) if len(known) else ():
+        # With the band in front, a bucket is a piece of the sorted hashes.
+        turned, width = _rotated(hashes, int(high)), np.uint64(64 - (high - low))
+        in_order = known[np.argsort(turned[known], kind="stable")]
+        waiting = np.flatnonzero(match < 0)
+        for start in range(0, len(waiting), num_rows):
+            rows = waiting[start : start + num_rows]
+            near = _neighbours(turned[in_order], turned[asked[rows]], width)
+            match[rows] = _confirmed(hashes, thumbnails, in_order, near, asked[rows])
+    found = match >= 0
+    return np.stack([match[found], asked[found]], 1)
 
 
-def _near(unique: Hashes) -> Integers:
-    """[P, 2]: the pairs of different hashes with few different bits."""
-    found = [np.zeros((0, 2), np.int64)]
-    edges = np.linspace(0, 64, MOST_BITS + 2).astype(int)
-    for low, high in pairwise(edges):
-        band = (unique >> np.uint64(low)) & np.uint64((1 << int(high - low)) - 1)
-        order = np.argsort(band, kind="stable")
-        starts = np.flatnonzero(np.diff(band[order], prepend=band[order][:1] + np.uint64(1)))
-        for bucket in np.split(order, starts[1:]):
-            found += _within(unique, bucket)
-    return np.unique(np.concatenate(found), axis=0)
+def _neighbours(in_order: Hashes, own: Hashes, shift: np.uint64) -> Integers:
+    """[A, M]: places in `in_order` of the same bucket as each of `own`, -1 for none."""
+    bands, band = in_order >> shift, own >> shift
+    first, last = np.searchsorted(bands, band), np.searchsorted(bands, band, "right")
+    middle = np.searchsorted(in_order, own)
+    start = np.minimum(middle - MOST_NEIGHBOURS // 2, last - MOST_NEIGHBOURS)
+    first = np.maximum(first, start)
+    most = min(MOST_NEIGHBOURS, int((last - first).max(initial=0)))
+    places = first[:, None] + np.arange(most)
+    return np.where(places < last[:, None], places, -1)
 
 
-def _within(unique: Hashes, bucket: Integers) -> list[Integers]:
-    found = []
-    num_rows = max(1, _MOST_AT_ONCE // max(1, len(bucket)))
-    for start in range(0, len(bucket) - 1, num_rows):
-        rows = bucket[start : start + num_rows]
-        different = _bits(unique[rows][:, None] ^ unique[bucket[start:]][None])
-        one, other = np.nonzero(np.triu(different <= MOST_BITS, 1))
-        pairs = np.stack([rows[one], bucket[start:][other]], 1)
-        pairs.sort(axis=1)
-        found.append(pairs)
-    return found
+def _confirmed(
+    hashes: Hashes, thumbnails: Bytes, in_order: Integers, near: Integers, asked: Integers
+) -> Integers:
+    """[A]: the first of the images near to each one whose thumbnail agrees, -1 for none."""
+    others = in_order[near]
+    different = _bits(hashes[others] ^ hashes[asked][:, None])
+    different[near < 0] = 64
+    order = np.argsort(different, axis=1, kind="stable")[:, :MOST_COMPARED]
+    different = np.take_along_axis(different, order, 1)
+    others = np.take_along_axis(others, order, 1)
+    match = np.full(len(asked), -1, np.int64)
+    for rank in range(order.shape[1]):
+        rows = np.flatnonzero((match < 0) & (different[:, rank] <= MOST_BITS))
+        if not len(rows):
+            break
+        candidates = others[rows, rank]
+        agrees = _alike(thumbnails[candidates], thumbnails[asked[rows]])
+        match[rows[agrees]] = candidates[agrees]
+    return match
+
+
+def _rotated(hashes: Hashes, high: int) -> Hashes:
+    """With the bits below `high` in front."""
+    return hashes if high == 64 else (hashes << np.uint64(64 - high)) | (hashes >> np.uint64(high))
 
 
 def _bits(values: Hashes) -> npt.NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from saccade.data.broken_images import MOST_SAID
 from saccade.doctor.findings import (
     MOST_EXAMPLES,
     Example,
@@ -14,7 +15,7 @@ from saccade.doctor.findings import (
     one_or_more,
     share,
 )
-from saccade.doctor.hashing import similar_pairs
+from saccade.doctor.hashing import first_alike
 from saccade.doctor.image_scan import File, ImageScan, scan_images
 from saccade.doctor.tables import Flags, Integers, SplitTable, Tables
 
@@ -62,11 +63,10 @@ def image_findings(
         return []
     scan = scan_images(files, advance, num_processes)
     findings = [*_broken(tables, scan, places, skipped), *_dark(files, scan)]
-    pairs = similar_pairs(scan.hashes, scan.thumbnails)
     copies = _copies(scan)
     for table in tables.held_out:
         if tables.of_training is not None:
-            findings += _shared(tables.of_training, table, files, places, (copies, pairs))
+            findings += _shared(tables.of_training, table, files, places, (scan, copies))
     for name in tables.splits:
         findings += _copied(name, files, places[name], copies)
     return findings
@@ -83,6 +83,8 @@ def _broken(
     for name, table in tables.splits.items():
         sentences = [scan.errors[index] for index in places[name].tolist() if index in scan.errors]
         sentences += table.annotations.broken
+        first = "; ".join(each.rstrip(".") for each in sentences[:MOST_SAID])
+        more = f"; and {len(sentences) - MOST_SAID:,} more" if len(sentences) > MOST_SAID else ""
         if sentences:
             stops = name in (tables.train, tables.val) and not skipped
             findings.append(
@@ -90,7 +92,7 @@ def _broken(
                     Severity.HURTS if stops else Severity.LOOK,
                     "broken images",
                     f"{counted(len(sentences), 'image')} of {name} cannot be used, and {what} "
-                    f"({sentences[0].rstrip('.')})",
+                    f"({first}{more})",
                     remedy,
                 )
             )
@@ -136,14 +138,16 @@ def _shared(
     table: SplitTable,
     files: list[File],
     places: dict[str, Integers],
-    pairs: tuple[Integers, Integers],
+    looked: tuple[ImageScan, Integers],
 ) -> list[Finding]:
     """Images of a split that training sees too: the same file, a copy, or one that looks alike."""
     seen, own = _members(places[train.name], files), _members(places[table.name], files)
-    copies, alike = (_across(each, seen, own) for each in pairs)
+    scan, copies = looked[0], _across(looked[1], seen, own)
     itself = np.flatnonzero(seen & own)
     same = np.unique(np.concatenate([itself, copies[:, 1]]))
-    similar = np.setdiff1d(alike[:, 1], same)
+    others = np.setdiff1d(np.flatnonzero(own), same)
+    alike = first_alike(scan.hashes, scan.thumbnails, np.flatnonzero(seen), others)
+    similar = alike[:, 1]
     count = len(same) + len(similar)
     if not count:
         return []

@@ -32,23 +32,27 @@ def explain_numbers(split: Split) -> str | None:
     if not unknown or not known:
         return None
     numbers = f"used are {_range(used)}, listed {_range(known)}"
-    for step, where in ((-1, "from 1"), (1, "from 0")):
-        if {number + step for number in used} <= known:
-            verb = "subtract 1 from" if step < 0 else "add 1 to"
-            return f"the labels seem to count {where} ({numbers}); {verb} each of them"
+    # YOLO counts from 0, COCO mostly from 1; what differs the other way has other reasons.
+    of_yolo = isinstance(split, YoloSplit)
+    if {number - 1 if of_yolo else number + 1 for number in used} <= known:
+        where, verb = ("from 1", "subtract 1 from") if of_yolo else ("from 0", "add 1 to")
+        return f"the labels seem to count {where} ({numbers}); {verb} each of them"
     return f"{numbers}; list the missing classes, or remove their objects"
 
 
 def number_findings(tables: Tables, splits: dict[str, Split]) -> list[Finding]:
     """Signs that classes or corners count from another number than the format does."""
-    findings = [*_first_unused(tables), *_ids_differ(tables)]
+    findings = [
+        *_first_unused(tables, isinstance(splits.get(tables.train), YoloSplit)),
+        *_ids_differ(tables),
+    ]
     for name, split in splits.items():
         if isinstance(split, VocSplit) and name in tables.splits:
             findings += _zero_corners(tables, name)
     return findings
 
 
-def _first_unused(tables: Tables) -> list[Finding]:
+def _first_unused(tables: Tables, of_yolo: bool) -> list[Finding]:
     train = tables.of_training
     if train is None or len(train.annotations.categories) < 3:
         return []
@@ -67,6 +71,9 @@ def _first_unused(tables: Tables) -> list[Finding]:
                 "remove it from the list of classes, and renumber the labels if they are numbers",
             )
         ]
+    if not of_yolo:
+        # Elsewhere objects name their class, by an id or by its name, and none is the first.
+        return []
     return [
         Finding(
             Severity.LOOK,

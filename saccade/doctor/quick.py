@@ -43,7 +43,7 @@ def quick_findings(
         *number_findings(tables, splits),
         *class_findings(tables),
         *box_findings(tables, splits),
-        *crowding_findings(tables, config.model, config.max_detections),
+        *crowding_findings(tables, config),
         *size_findings(tables, config),
         *shared_files(tables),
     ]

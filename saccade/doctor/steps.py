@@ -40,11 +40,6 @@ class Step:
     peak: int
     """Bytes of memory, at the worst moment so far: of the process, or of the GPU."""
 
-    @property
-    def pixels(self) -> int:
-        """Of all images."""
-        return self.num_images * self.size[0] * self.size[1]
-
 
 class Stepper:
     """A detector that takes training steps on noise."""

@@ -21,10 +21,11 @@ from saccade.doctor.findings import TITLES, Severity
 from saccade.doctor.report import SPLIT_HEADER, split_rows, verdict
 
 STYLES = {
-    Severity.HURTS: ("✗", "bold red"),
-    Severity.LOOK: ("!", "yellow"),
-    Severity.INFORMATION: ("·", "dim"),
+    Severity.HURTS: ("✗", "x", "bold red"),
+    Severity.LOOK: ("!", "!", "yellow"),
+    Severity.INFORMATION: ("·", "-", "dim"),
 }
+"""A symbol, the same in ASCII, and a style."""
 
 
 @contextmanager
@@ -50,28 +51,35 @@ def showing(console: Console) -> Iterator[Stage]:
         yield stage
 
 
-def readable(text: str) -> str:
-    """Text in which bytes of file names that are no UTF-8 are spelt out."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+def readable(text: str, console: Console) -> str:
+    """Text in which what the console cannot write, such as bytes that are no UTF-8, is spelt out.
+
+    A pipe on Windows takes the letters of one code page alone.
+    """
+    return text.encode(console.encoding, "backslashreplace").decode(console.encoding)
+
+
+def _symbol(severity: Severity, console: Console) -> Text:
+    symbol, ascii, style = STYLES[severity]
+    return Text(symbol if readable(symbol, console) == symbol else ascii, style=style)
 
 
 def print_examination(examination: Examination, console: Console) -> None:
     """The splits, then what was found, the worst first."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for number, title in enumerate(SPLIT_HEADER):
-        table.add_column(title, justify="right" if number else "left")
+        table.add_column(title, justify="right" if number else "left", overflow="fold")
     for row in split_rows(list(examination.tables.splits.values())):
-        table.add_row(*(Text(readable(each)) for each in row))
+        table.add_row(*(Text(readable(each, console)) for each in row))
     console.print(table)
     last: Severity | None = None
     for finding in examination.findings:
-        symbol, style = STYLES[finding.severity]
         if finding.severity is not last:
             last = finding.severity
             console.print(Text(f"\n{TITLES[last]}", style="bold"))
         line = Table.grid(padding=(0, 1, 0, 0))
         line.add_column(no_wrap=True)
         line.add_column(overflow="fold")
-        line.add_row(Text(symbol, style=style), Text(readable(str(finding))))
+        line.add_row(_symbol(finding.severity, console), Text(readable(str(finding), console)))
         console.print(Padding(line, (0, 0, 0, 1)))
     console.print(Text(f"\n{verdict(examination.findings)}", style="bold"))

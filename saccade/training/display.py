@@ -194,6 +194,7 @@ class Display:
             mean = sum(self.seconds_of_evaluations) / len(self.seconds_of_evaluations)
             by_default = 5 if self.config.minutes else self.config.epochs
             count = self.config.num_evaluations or by_default
+            count = count if self.config.minutes else min(count, self.config.epochs)
             seconds += mean * ceil(count * (1 - share))
         return f"{timedelta(seconds=round(seconds))} left"
 

@@ -120,10 +120,10 @@ def count_parts(
         part.setdefault(what, []).append(tensor.numel())
     return {
         name: PartReport(
-            *(
-                Amount(len(part.get(what, ())), sum(part.get(what, ())))
+            **{
+                what: Amount(len(part.get(what, ())), sum(part.get(what, ())))
                 for what in ("loaded", "adapted", "new")
-            ),
+            },
             from_file=given[name],
         )
         for name, part in counts.items()

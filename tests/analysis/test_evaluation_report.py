@@ -148,3 +148,9 @@ def test_long_text_is_folded_and_escaped() -> None:
     block = Folded("all of it", "<b> & more")
     assert "<details><summary>all of it</summary><pre>&lt;b&gt; &amp; more" in to_html("t", [block])
     assert "```\n<b> & more\n```" in to_markdown("t", [block])
+
+
+def test_names_are_no_formulas(tmp_path: Path) -> None:
+    names = ["$_$", "5$", "_cat"]
+    draw_precision_recall(many_classes(3), names, tmp_path / "curves.png")
+    draw_confusion(np.eye(4, dtype=np.int64), names, tmp_path / "confusion.png")

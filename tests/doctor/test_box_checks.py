@@ -82,6 +82,22 @@ def test_fractions_in_a_coco_file_hurt() -> None:
     assert "fractions of the image" in found.what
 
 
+@pytest.mark.parametrize("few", [(0.3, 0.3, 0.0, 0.2), (90.0, 90.0, 20.0, 20.0)])
+def test_a_few_other_boxes_do_not_hide_a_file_of_fractions(few: Box) -> None:
+    images = [[(1, (0.2, 0.3, 0.1, 0.4))] for _ in range(200)]
+    images[7] = [(1, few)]
+    found = only(box_findings(tables(annotations(images)), SPLITS))
+    assert "fractions of the image" in found.what
+
+
+def test_a_few_degenerate_boxes_do_not_hide_a_file_of_corners() -> None:
+    corners: list[tuple[int, Box]] = [(1, (120, 90, 300, 200)), (2, (100, 150, 280, 230))]
+    images = [corners for _ in range(100)]
+    images[7] = [(1, (100, 50, 100, 50))]
+    found = only(box_findings(tables(annotations(images)), SPLITS))
+    assert "more than 99 % would fit if their four numbers were two corners" in found.what
+
+
 def test_corners_in_a_coco_file_hurt() -> None:
     corners: list[tuple[int, Box]] = [(1, (120, 90, 300, 200)), (2, (100, 150, 280, 230))]
     found = only(box_findings(tables(annotations([corners] * 4)), SPLITS))

@@ -58,7 +58,7 @@ def test_a_tight_fit_is_worth_a_look() -> None:
 
 
 def test_steps_that_take_too_long_or_fail_are_said() -> None:
-    late = only(cost_findings(replace(COST, steps=(), ended=True), nano(), 800))
+    late = only(cost_findings(replace(COST, steps=()), nano(), 800))
     assert "not one training step was complete" in late.what
     failed = only(cost_findings(replace(COST, steps=(), failed="ValueError: no."), nano(), 800))
     assert "could not be measured (ValueError: no)" in failed.what
@@ -98,6 +98,19 @@ def test_files_that_were_read_do_not_take_a_containers_memory(
     assert left_in_groups(tmp_path) == [6_100_000_000]
     (tmp_path / limit).write_text("max\n")
     assert left_in_groups(tmp_path) == []
+
+
+def test_memory_of_a_process_is_asked_of_ps_where_no_file_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = tmp_path / "ps"
+    command.write_text('#!/bin/sh\ntest "$*" = "-o rss= -p 17" && echo "  2048"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert bounded._resident(17, tmp_path) == 2048 * 1024
+    assert bounded._resident(18, tmp_path) == 0
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert bounded._resident(17, tmp_path) == 0
 
 
 def test_only_a_process_that_was_killed_lacked_memory(

@@ -46,6 +46,15 @@ def test_a_broken_image_hurts_and_is_named(folder: Path) -> None:
     assert "--on-broken-image skip" in found.remedy
 
 
+def test_the_first_few_broken_images_are_named(folder: Path) -> None:
+    for number in (1, 3, 5, 7, 8):
+        (folder / "images" / f"{number}.png").write_bytes(b"nothing")
+    found = only(findings_of(folder))
+    named = [number for number in range(1, 9) if f"{number}.png" in found.what]
+    assert named == [1, 3, 5]
+    assert found.what.endswith("; and 2 more)")
+
+
 def test_a_broken_image_that_the_run_leaves_out_is_worth_a_look(folder: Path) -> None:
     (folder / "images" / "3.png").write_bytes(b"nothing")
     tables, _ = read_tables(folder)
@@ -81,6 +90,15 @@ def test_a_compressed_copy_in_another_split_is_found_by_its_looks(folder: Path) 
     picture = pattern(2, (240, 320))
     picture.save(folder / "images" / "101.png", "JPEG", quality=40)
     assert "in train too, almost the same" in only(findings_of(folder)).what
+
+
+def test_all_copies_of_one_picture_are_counted(folder: Path) -> None:
+    picture = pattern(2, (240, 320))
+    for number in (100, 101, 102):
+        picture.save(folder / "images" / f"{number}.png", "JPEG", quality=40 + number % 5)
+    found = next(each for each in findings_of(folder) if each.topic == "images in two splits")
+    assert found.what.startswith("3 images of val (75 %) are in train too, almost the same")
+    assert [one.file.name for one, _ in found.pairs] == ["2.png"] * 3
 
 
 def test_an_image_that_two_splits_list_is_found(folder: Path) -> None:

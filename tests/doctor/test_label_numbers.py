@@ -3,7 +3,7 @@ from pathlib import Path
 
 import yaml
 
-from saccade.data import find_split
+from saccade.data import CocoSplit, find_split
 from saccade.doctor.findings import Severity
 from saccade.doctor.label_numbers import number_findings
 from saccade.doctor.reading import read_tables
@@ -58,6 +58,18 @@ def test_coco_ids_that_count_from_0_are_told_so(tmp_path: Path) -> None:
     assert "the labels seem to count from 0 (used are 0 to 2, listed 1 to 3)" in found.remedy
 
 
+def test_coco_ids_are_not_told_to_count_from_1(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "data")
+    file = folder / "annotations" / "train.json"
+    content = json.loads(file.read_text())
+    for entry in content["categories"]:
+        entry["id"] -= 1
+    file.write_text(json.dumps(content))
+    _, (found,) = read_tables(folder)
+    assert "subtract" not in found.remedy
+    assert "used are 1 to 3, listed 0 to 2" in found.remedy
+
+
 def test_a_class_beyond_the_list_is_not_taken_for_a_shift(tmp_path: Path) -> None:
     folder = write_dataset(tmp_path / "data")
     file = folder / "annotations" / "train.json"
@@ -68,11 +80,16 @@ def test_a_class_beyond_the_list_is_not_taken_for_a_shift(tmp_path: Path) -> Non
     assert found.remedy.startswith("used are 1 to 9, with gaps, listed 1 to 3; list the missing")
 
 
-def test_a_first_class_that_alone_is_unused_is_worth_a_look() -> None:
+def test_a_first_class_that_alone_is_unused_is_worth_a_look_in_yolos_format_alone(
+    tmp_path: Path,
+) -> None:
     both = [annotations([[(2, BOX), (3, (90, 20, 50, 50))]] * 4, first_image=i) for i in (1, 50)]
-    found = only(number_findings(tables(*both), {}))
+    split = find_split(yolo(tmp_path / "data"), "train")
+    found = only(number_findings(tables(*both), {"train": split}))
     assert found.severity is Severity.LOOK
     assert 'no object is of the first class, "cat"' in found.what
+    # In COCO's format ids are whatever the file says; exports often list a class that nothing is.
+    assert number_findings(tables(*both), {"train": CocoSplit(Path(), Path())}) == []
 
 
 def test_a_class_for_the_background_is_told_to_be_needless() -> None:

@@ -1,11 +1,13 @@
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 
 from saccade.config import DetectorConfig
+from saccade.doctor.examination import examine
 from saccade.doctor.findings import Severity
 from saccade.doctor.recipe_lint import (
     lint_gradients,
@@ -24,7 +26,7 @@ from saccade.presets import preset_config, presets
 from saccade.recipes import RecipeName, for_detector
 
 from ..conftest import small_config
-from .datasets import nano, only
+from .datasets import nano, only, write_dataset
 
 
 @pytest.mark.parametrize("preset", presets())
@@ -86,6 +88,16 @@ def test_a_run_of_a_few_steps_hurts(epochs: int, found: int) -> None:
         assert said[0].severity is Severity.HURTS
         assert "the run takes 10 steps of the optimiser, in 1 epoch of 80 images" in said[0].what
         assert said[0].remedy.startswith("pass --epochs 100")
+
+
+def test_a_run_that_is_too_short_is_told_so_once(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "data")
+    for epochs, severity in ((1, Severity.HURTS), (100, Severity.INFORMATION)):
+        found = examine(
+            folder, nano(epochs=epochs), "nano", lambda *_: lambda _: None, measured=False
+        ).findings
+        (short,) = [each for each in found if "epochs" in each.remedy or "epochs" in each.what]
+        assert short.severity is severity
 
 
 def test_runs_bound_by_minutes_have_no_number_of_steps() -> None:
