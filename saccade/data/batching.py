@@ -122,6 +122,10 @@ class _Loader(StatefulDataLoader):  # type: ignore[misc]
         batches = super().__iter__()
         if self.num_workers:
             _with_workers.add(batches)
+            for worker in batches._workers:
+                # The last resort of torch and multiprocessing is SIGTERM, and then they wait for
+                # ever. Torch comes to it when the garbage collector closes the queues first.
+                worker._popen.terminate = worker._popen.kill
         return map(_raise_error, batches)
 
 
@@ -131,8 +135,7 @@ _with_workers: WeakSet[Any] = WeakSet()
 
 @atexit.register
 def _stop_workers() -> None:
-    """End workers before multiprocessing would: it sends SIGTERM, which they leave to the trainer,
-    and waits for ever."""
+    """Ask workers to end before multiprocessing kills them, of which torch would complain."""
     for batches in list(_with_workers):
         batches._shutdown_workers()
 
