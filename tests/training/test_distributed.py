@@ -86,21 +86,21 @@ def assert_close_runs(one: Path, other: Path) -> None:
     assert_close(averages[0]["averages"], averages[1]["averages"], rtol=0, atol=1e-3)
 
 
-def test_processes_take_the_steps_of_one_however_weights_are_kept(
-    plain: RunConfig, tmp_path: Path
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_two_processes_take_the_steps_of_one(
+    plain: RunConfig, tmp_path: Path, strategy: Literal["ddp", "fsdp"]
 ) -> None:
     """Also where the images of one process have no objects, and their number is odd."""
     alone = train_in(1, plain, tmp_path / "alone")
     assert len(alone.losses[0]) == 3
-    for strategy in ("ddp", "fsdp"):
-        both = train_in(2, in_parts(plain, 2, strategy), tmp_path / strategy)
-        assert both.statuses == [0, 0]
-        means = [fmean(each) for each in zip(*both.losses, strict=True)]
-        assert means == pytest.approx(alone.losses[0], rel=1e-5)
-        assert min(both.losses[0] + both.losses[1]) < 0.1
-        assert both.weights[0] == both.weights[1] != ""
-        assert len(both.messages("The run is in")) == len(both.messages("epoch 3 of 3")) == 1
-        assert_close_runs(tmp_path / "alone", tmp_path / strategy)
+    both = train_in(2, in_parts(plain, 2, strategy), tmp_path / "both")
+    assert both.statuses == [0, 0]
+    means = [fmean(each) for each in zip(*both.losses, strict=True)]
+    assert means == pytest.approx(alone.losses[0], rel=1e-5)
+    assert min(both.losses[0] + both.losses[1]) < 0.1
+    assert both.weights[0] == both.weights[1] != ""
+    assert len(both.messages("The run is in")) == len(both.messages("epoch 3 of 3")) == 1
+    assert_close_runs(tmp_path / "alone", tmp_path / "both")
 
 
 @pytest.mark.slow
@@ -117,6 +117,7 @@ def test_four_processes_take_the_steps_of_one(
     assert_close_runs(tmp_path / "alone", tmp_path / "four")
 
 
+@pytest.mark.slow
 def test_a_run_with_noise_and_norms_stays_in_step(noisy: RunConfig, tmp_path: Path) -> None:
     config = replace(noisy, batch_size=1, accumulate=2, epochs=1)
     both = train_in(2, config, tmp_path / "run")

@@ -6,10 +6,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from saccade.data import Split
 from saccade.inference import Detector
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_evaluate_together(
     write_coco: Callable[..., Split], tmp_path: Path
 ) -> None:
@@ -23,7 +26,7 @@ def test_two_processes_train_and_evaluate_together(
         "--model.input.short-side 128 --augmentation.short-sides 128 "
         f"--model.queries.num-queries 20 --out {tmp_path / 'run'}"
     )
-    subprocess.run([sys.executable, *command.split()], check=True, timeout=240, cwd=tmp_path)
+    subprocess.run([sys.executable, *command.split()], check=True, timeout=400, cwd=tmp_path)
     lines = (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == [1, 2]
     assert Detector.from_pretrained(tmp_path / "run" / "last").class_names == ("cat", "dog")

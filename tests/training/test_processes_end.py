@@ -78,6 +78,7 @@ def spoil_second_gradient(rank: int) -> None:
     Stepper._note = note  # type: ignore[method-assign]
 
 
+@pytest.mark.slow
 def test_one_process_with_a_loss_that_is_not_finite_ends_all(
     two: RunConfig, tmp_path: Path
 ) -> None:
@@ -89,7 +90,8 @@ def test_one_process_with_a_loss_that_is_not_finite_ends_all(
     assert "Traceback" not in end.said
 
 
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_all_processes_skip_a_step_that_is_not_finite_in_one(
     two: RunConfig, tmp_path: Path, strategy: Literal["ddp", "fsdp"]
 ) -> None:
@@ -146,6 +148,7 @@ def test_a_dataset_that_no_process_can_use_is_told_once(two: RunConfig, tmp_path
     assert len(end.messages("saccade train: ")) == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_all_with_a_sentence(two: RunConfig, tmp_path: Path) -> None:
     end = train_in(2, two, tmp_path / "run", act=partial(at_batch, number=2, ranks=[1], do=kill))
     assert end.statuses == [2, -signal.SIGKILL]
