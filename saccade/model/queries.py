@@ -37,8 +37,12 @@ class LearnedQueries(nn.Module):
 
 
 def _points(projection: nn.Linear, positions: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q 2"]:
+    device = positions.device.type
+    # Shapes alone, on the meta device, have no such thing.
+    if not torch.amp.is_autocast_available(device):
+        return projection(positions).sigmoid()
     # In bf16 a point in the middle of an image would be known to three pixels only.
-    with torch.autocast(positions.device.type, enabled=False):
+    with torch.autocast(device, enabled=False):
         return projection(positions).sigmoid()
 
 

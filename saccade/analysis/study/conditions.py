@@ -56,7 +56,7 @@ def _value(run: RunConfig, part: str, name: str) -> str:
     value = getattr(getattr(run, part), name)
     if name == "clip_norm" and not value:
         return "none"
-    return str(value) if isinstance(value, bool) else f"{value:g}"
+    return str(value) if isinstance(value, bool | str) else f"{value:g}"
 
 
 def _by_value(rows: Sequence[RowResult], value: Callable[[RunConfig], str]) -> dict[str, list[str]]:
