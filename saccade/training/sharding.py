@@ -82,15 +82,20 @@ def divided(complete: Tensor, like: Tensor) -> Tensor:
     """A complete tensor, the same in every process, divided as another is."""
     if not isinstance(like, DTensor) or isinstance(complete, DTensor):
         return complete
-    return distribute_tensor(complete.to(like.device), like.device_mesh, like.placements)
+    whole_like = complete.to(like.device, memory_format=torch.contiguous_format)
+    return distribute_tensor(whole_like, like.device_mesh, like.placements)
 
 
 def divided_optimizer_state(state: dict[str, Any], optimizer: torch.optim.Optimizer) -> Any:
-    """The complete state of an optimiser, divided as the parameters of `optimizer` are."""
+    """The complete state of an optimiser, divided and laid out as `optimizer`'s parameters are.
+
+    A fused optimiser walks through memory: the numbers of a state must be in a parameter's order,
+    which need not be that of the run that saved them.
+    """
     parameters = [each for group in optimizer.param_groups for each in group["params"]]
     of_parameters = {
         index: {
-            name: divided(value, parameters[index])
+            name: _laid_out(value, parameters[index])
             if isinstance(value, Tensor) and value.shape == parameters[index].shape
             else value
             for name, value in values.items()
@@ -98,6 +103,12 @@ def divided_optimizer_state(state: dict[str, Any], optimizer: torch.optim.Optimi
         for index, values in state["state"].items()
     }
     return state | {"state": of_parameters}
+
+
+def _laid_out(complete: Tensor, parameter: Tensor) -> Tensor:
+    if isinstance(parameter, DTensor):
+        return divided(complete, parameter)
+    return torch.empty_like(parameter, dtype=complete.dtype).copy_(complete)
 
 
 def _show_tensors(structure: type[Any]) -> None:
