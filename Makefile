@@ -30,5 +30,5 @@ format: .venv/ready
 	$(PYTHON) -m venv .venv
 	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
 	@# With bytecode, as pip does: the first prediction then takes half the time.
-	VIRTUAL_ENV=.venv $$(command -v uv || echo $(BIN)/uv) pip install --quiet --compile-bytecode --editable . --group dev
+	VIRTUAL_ENV=.venv $$(command -v uv || echo $(BIN)/uv) pip install --quiet --compile-bytecode --editable '.[export,serve,bulk]' --group dev
 	touch $@

@@ -9,7 +9,6 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import tyro
 
@@ -22,12 +21,10 @@ from saccade.cli_arguments import (
     TrainArguments,
 )
 from saccade.cli_starting_point import starting_point
+from saccade.engines import load_detector
 from saccade.presets import PRESETS, presets
 from saccade.run_config import RunConfig
 from saccade.settings import free_folder
-
-if TYPE_CHECKING:
-    from saccade.inference import Detector
 
 
 def train(arguments: Sequence[str]) -> int:
@@ -97,7 +94,7 @@ def evaluate(arguments: Sequence[str]) -> int:
         raise ValueError(f"--report {parsed.report} is a folder: name the file to be written.")
 
     evaluation = SplitEvaluation(
-        _load(parsed.weights, parsed.preset, parsed.device),
+        load_detector(parsed.weights, parsed.preset, parsed.device),
         parsed.data,
         parsed.split,
         batch_size=parsed.batch_size,
@@ -135,6 +132,7 @@ def predict(arguments: Sequence[str]) -> int:
     from rich.progress import track
 
     from saccade.analysis.draw import draw_boxes, save_image
+    from saccade.inference.detections import check_thresholds
     from saccade.inference.folder import (
         find_images,
         free_name,
@@ -147,8 +145,8 @@ def predict(arguments: Sequence[str]) -> int:
     out = parsed.out or free_folder(Path("runs/predict"))
     if out.resolve() in {file.resolve().parent for file in files}:
         raise ValueError(f"--out {out} holds the images themselves: name another folder.")
-    detector = _load(parsed.weights, parsed.preset, parsed.device)
-    detector.check_thresholds(parsed.threshold, parsed.top_k)
+    detector = load_detector(parsed.weights, parsed.preset, parsed.device)
+    check_thresholds(parsed.threshold, parsed.top_k)
     out.mkdir(parents=True, exist_ok=True)
     records, broken, taken = [], [], set[str]()
     try:
@@ -183,7 +181,7 @@ def analyse(arguments: Sequence[str]) -> int:
 
     analyses = {}
     for weights in parsed.weights:
-        detector = _load(weights, parsed.preset, parsed.device)
+        detector = load_detector(weights, parsed.preset, parsed.device)
         images = FewImages(parsed.data, parsed.split, detector.config, parsed.images)
         analyses[weights] = analyse_one(detector, images, parsed.seconds)
     print_analyses(analyses, Console())
@@ -303,25 +301,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A run that was asked to stop says that it is saved, and with which status to end.
         print(f"saccade {name}: {stop if stop.args else 'interrupted.'}", file=sys.stderr)
         return int(getattr(stop, "status", 130))
-
-
-def _load(weights: str, preset: str | None, device: str) -> "Detector":
-    """The detector on its device; what was adapted or left out is said."""
-    import torch
-
-    from saccade.inference import Detector
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        device = "mps" if torch.backends.mps.is_available() else device
-    detector = Detector.from_pretrained(weights, preset=preset)
-    report = detector.report
-    if report is not None and (report.adapted or report.left_out or report.added):
-        print(report, file=sys.stderr)
-    try:
-        return detector.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f'--device is "{device}", which torch cannot use here '
-            f"({str(error).splitlines()[0]}): choose cpu, cuda, mps or auto."
-        ) from error

@@ -10,7 +10,13 @@ from saccade.data.images import image_suffixes, image_to_tensor, read_image
 from saccade.data.mixing import training_mix
 from saccade.data.split import Split
 from saccade.data.split_dataset import SplitDataset
-from saccade.data.transforms import evaluation_transform, prepare_image, training_transform
+from saccade.data.transforms import (
+    evaluation_transform,
+    normalise,
+    prepare_image,
+    resize_image,
+    training_transform,
+)
 
 __all__ = [
     "Annotations",
@@ -25,9 +31,11 @@ __all__ = [
     "find_split",
     "image_suffixes",
     "image_to_tensor",
+    "normalise",
     "prepare_image",
     "random_seed",
     "read_image",
+    "resize_image",
     "training_loader",
     "training_mix",
     "training_transform",

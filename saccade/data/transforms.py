@@ -47,9 +47,17 @@ def prepare_image(
         image: RGB, values in [0, 255].
         input_config: The detector's.
     """
+    return normalise(resize_image(image, input_config), input_config)
+
+
+def resize_image(
+    image: UInt8[Tensor, "3 H W"], input_config: InputConfig
+) -> UInt8[Tensor, "3 h w"]:
+    """Resize one image to the sides that the detector wants, as evaluation does."""
     size = (image.shape[1], image.shape[2])
     target = resized_size(size, input_config.short_side, input_config.max_side)
-    return _normalise(_resize_image(image, target), input_config)
+    resized: Tensor = tv.resize(image, list(target), antialias=True)
+    return resized
 
 
 def resized_size(
@@ -86,12 +94,12 @@ def _augment(sample: Sample, augmentation: AugmentationConfig, input_config: Inp
     if augmentation.brightness:
         gain = 1 + augmentation.brightness * (2 * torch.rand(()).item() - 1)
         sample = replace(sample, image=tv.adjust_brightness(sample.image, gain))
-    return replace(sample, image=_normalise(sample.image, input_config))
+    return replace(sample, image=normalise(sample.image, input_config))
 
 
 def _prepare(sample: Sample, input_config: InputConfig) -> Sample:
     sample = _resize(sample, input_config.short_side, input_config.max_side)
-    return replace(sample, image=_normalise(sample.image, input_config))
+    return replace(sample, image=normalise(sample.image, input_config))
 
 
 def _resize(sample: Sample, short_side: int, max_side: int | None = None) -> Sample:
@@ -100,11 +108,6 @@ def _resize(sample: Sample, short_side: int, max_side: int | None = None) -> Sam
 
 def _resize_to(sample: Sample, size: tuple[int, int]) -> Sample:
     return _apply(sample, partial(tv.resize, size=list(size), antialias=True))
-
-
-def _resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    resized: Tensor = tv.resize(image, list(size), antialias=True)
-    return resized
 
 
 def _random_crop(sample: Sample, least: int, most: int) -> Sample:
@@ -148,7 +151,10 @@ def _apply(sample: Sample, function: Callable[[Any], Any]) -> Sample:
     return replace(sample, image=image, targets=kept)
 
 
-def _normalise(image: Tensor, input_config: InputConfig) -> Tensor:
+def normalise(
+    image: UInt8[Tensor, "*B 3 H W"], input_config: InputConfig
+) -> Float[Tensor, "*B 3 H W"]:
+    """Values as the backbone wants them, from RGB values in [0, 255]."""
     unit = tv.to_dtype(image, torch.float32, scale=True)
     normalised: Tensor = tv.normalize(unit, list(input_config.mean), list(input_config.std))
     return normalised

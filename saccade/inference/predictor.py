@@ -10,13 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from saccade.boxes import fractions_to_pixels
 from saccade.config import DetectorConfig
-from saccade.data import image_to_tensor, prepare_image, read_image
-from saccade.inference.detections import supervision
-from saccade.model import DetectorModel, select
+from saccade.data import image_to_tensor, read_image
+from saccade.inference.detections import check_thresholds, to_detections
+from saccade.inference.engine import TorchEngine, detect
+from saccade.model import DetectorModel
 from saccade.presets import preset_config
-from saccade.structures import Batch
 from saccade.weights import (
     LoadReport,
     load_weights,
@@ -141,18 +140,31 @@ class Detector:
         else:
             save_weights(Path(path), self.config, state, dtype)
 
+    @property
+    def engine(self) -> TorchEngine:
+        """The detector for images that are resized already; see `saccade.inference.engine`."""
+        return TorchEngine(self.config, self.model)
+
     @overload
     def predict(
-        self, images: ImageLike, threshold: float = ..., top_k: int = ...
+        self, images: ImageLike, threshold: float = ..., top_k: int = ..., batch_size: int = ...
     ) -> "Detections": ...
 
     @overload
     def predict(
-        self, images: Sequence[Any], threshold: float = ..., top_k: int = ...
+        self,
+        images: Sequence[Any],
+        threshold: float = ...,
+        top_k: int = ...,
+        batch_size: int = ...,
     ) -> "list[Detections]": ...
 
     def predict(
-        self, images: ImageLike | Sequence[Any], threshold: float = 0.3, top_k: int = 100
+        self,
+        images: ImageLike | Sequence[Any],
+        threshold: float = 0.3,
+        top_k: int = 100,
+        batch_size: int = 1,
     ) -> "Detections | list[Detections]":
         """Find objects.
 
@@ -161,6 +173,8 @@ class Detector:
                 [3, H, W], both uint8 RGB in [0, 255]. (OpenCV reads BGR: turn the channels.)
             threshold: Lowest score reported, 0 to 1.
             top_k: Most detections per image.
+            batch_size: Most images of a list that are run together, those only that are of one
+                size: what is found does not depend on it.
 
         Returns:
             `supervision.Detections`, or a list of them: ``xyxy`` in pixels of the image as given,
@@ -171,33 +185,23 @@ class Detector:
             ValueError: If an image cannot be read or is not 8-bit RGB, or the threshold is not in
                 [0, 1].
         """
-        self.check_thresholds(threshold, top_k)
+        check_thresholds(threshold, top_k, batch_size)
         if isinstance(images, Sequence) and not isinstance(images, str):
-            return [self._predict_one(image, threshold, top_k) for image in images]
-        return self._predict_one(images, threshold, top_k)
+            return self._predict_all(images, threshold, top_k, batch_size)
+        return self._predict_all([images], threshold, top_k, 1)[0]
 
-    def check_thresholds(self, threshold: float, top_k: int) -> None:
-        """Raise the ValueError that `predict` would raise for these."""
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold is {threshold}: expected a score between 0 and 1.")
-        if top_k < 1:
-            raise ValueError(f"top_k is {top_k}: expected at least one detection per image.")
-
-    @torch.inference_mode()
-    def _predict_one(self, image: ImageLike, threshold: float, top_k: int) -> "Detections":
-        pixels = as_tensor(image)
-        prepared = prepare_image(pixels, self.config.input).to(self.device)
-        predictions = self.model(Batch.from_images([prepared]))
-        found = select(predictions, self.config.classification, top_k)[0]
-        sure = found.scores >= threshold
-        labels = found.labels[sure].cpu().numpy()
-        boxes = fractions_to_pixels(found.boxes[sure], (pixels.shape[1], pixels.shape[2]))
-        return supervision().Detections(
-            xyxy=boxes.cpu().numpy(),
-            confidence=found.scores[sure].cpu().numpy(),
-            class_id=labels,
-            data={"class_name": np.array(self.class_names)[labels]},
-        )
+    def _predict_all(
+        self, images: Sequence[Any], threshold: float, top_k: int, batch_size: int
+    ) -> "list[Detections]":
+        results: list[Detections] = []
+        # No more images are held than share a batch at best.
+        for start in range(0, len(images), batch_size):
+            pixels = [as_tensor(image) for image in images[start : start + batch_size]]
+            found = detect(self.engine, pixels, top_k, batch_size)
+            for image, one in zip(pixels, found, strict=True):
+                size = (image.shape[1], image.shape[2])
+                results.append(to_detections(one, size, threshold, self.class_names))
+        return results
 
 
 def as_tensor(image: ImageLike) -> Tensor:
