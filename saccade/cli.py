@@ -21,7 +21,7 @@ from saccade.cli_arguments import (
     TrainArguments,
 )
 from saccade.cli_starting_point import starting_point
-from saccade.engines import load_detector
+from saccade.engines import load_detector, open_engine
 from saccade.presets import PRESETS, presets
 from saccade.run_config import RunConfig
 from saccade.settings import free_folder
@@ -249,6 +249,25 @@ def study(arguments: Sequence[str]) -> int:
     return run_study(parsed, turns)
 
 
+def serve(arguments: Sequence[str]) -> int:
+    """`saccade serve`."""
+    from saccade.serve.arguments import ServeArguments
+
+    parsed = tyro.cli(ServeArguments, args=arguments, prog="saccade serve")
+    from saccade.analysis.sampling_points import look, look_from_pixel
+    from saccade.serve.command import serve as serve_models
+    from saccade.serve.served import Served
+
+    def open_model(name: str, weights: str) -> Served:
+        if parsed.runtime != "torch":
+            engine = open_engine(weights, parsed.preset, parsed.device, parsed.runtime)
+            return Served(name, engine)
+        detector = load_detector(weights, parsed.preset, parsed.device)
+        return Served(name, detector.engine, detector)
+
+    return serve_models(parsed, open_model, look, look_from_pixel)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "eval": evaluate,
@@ -258,6 +277,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "presets": list_presets,
     "bench": bench,
     "study": study,
+    "serve": serve,
 }
 
 USAGE = """\
@@ -271,6 +291,7 @@ usage: saccade COMMAND [options]
   presets   list the named detectors
   bench     measure multi-scale deformable attention beside grid_sample
   study     train the detectors of a published comparison on your images
+  serve     answer over HTTP, with a page that shows where a detector looks
 
 saccade COMMAND --help tells the options, with their units and defaults.
 """

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from saccade.boxes import centre_to_corners, corners_to_centre
 from saccade.config import DetectorConfig, InputConfig
-from saccade.data import prepare_image
+from saccade.data import normalise, resize_image
 from saccade.model import DetectorModel, Found, select
 from saccade.structures import Batch
 
@@ -39,9 +39,15 @@ class View:
         self, pixels: UInt8[Tensor, "3 H W"], config: InputConfig
     ) -> Float[Tensor, "3 h w"]:
         """The image as the detector is shown it."""
+        return normalise(self.resize(pixels, config), config)
+
+    def resize(
+        self, pixels: UInt8[Tensor, "3 H W"], config: InputConfig
+    ) -> UInt8[Tensor, "3 h w"]:
+        """The same before it is normalised."""
         sides = (max(1, round(self.scale * side)) for side in (config.short_side, config.max_side))
         short_side, max_side = sides
-        image = prepare_image(pixels, replace(config, short_side=short_side, max_side=max_side))
+        image = resize_image(pixels, replace(config, short_side=short_side, max_side=max_side))
         flipped = [axis for axis, turn in ((-1, self.mirrored), (-2, self.upside_down)) if turn]
         return image.flip(flipped) if flipped else image
 

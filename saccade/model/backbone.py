@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from saccade.config_parts import BackboneConfig
 from saccade.model.deformable_convolution import replace_convolutions
+from saccade.model.folded_norms import fold_norms
 from saccade.model.small_resnet import SmallResNet
 
 
@@ -48,6 +49,7 @@ class Backbone(nn.Module):
         self.channels = [channels[position] for position in self.positions]
         if config.norm == "frozen":
             body = freeze_batch_norm_2d(body)
+            fold_norms(body)
         self.channels_innermost = getattr(body, "output_fmt", "NCHW") == "NHWC"
         self.body = body.to(memory_format=torch.channels_last)
 

@@ -1,0 +1,90 @@
+"""Image files that strangers send, as tensors."""
+
+import io
+import struct
+
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from saccade.config import InputConfig
+from saccade.data import image_to_tensor
+from saccade.data.images import FORMATS
+from saccade.data.transforms import resized_size
+from saccade.serve.refusals import Refusal
+
+MAX_SCANS = 100
+"""A progressive JPEG has about ten. Every scan may touch all pixels, so that a small file of
+thousands would keep a thread busy for minutes."""
+
+_START_OF_SCAN = b"\xff\xda"
+
+
+def decode(data: bytes, max_megapixels: float) -> UInt8[Tensor, "3 H W"]:
+    """An image file as `saccade.data.read_image` reads it.
+
+    Args:
+        data: Of the file.
+        max_megapixels: Read in the header: the pixels of a larger one are never decoded.
+
+    Raises:
+        Refusal: If it is too large, broken, truncated, or not an image.
+    """
+    if data.startswith(b"\xff\xd8") and data.count(_START_OF_SCAN) > MAX_SCANS:
+        raise Refusal(
+            422,
+            f"the JPEG has more than {MAX_SCANS} scans, which no camera or program writes.",
+            "image",
+        )
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            _check_pixels(opened.width, opened.height, max_megapixels)
+            return image_to_tensor(opened)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Refusal(
+            413, f"the image has more than {max_megapixels:g} million pixels.", "too large"
+        ) from error
+    except UnidentifiedImageError as error:
+        # Its message is of a Python object.
+        raise _unreadable("no such file begins like it") from error
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        raise _unreadable(str(error)) from error
+
+
+def check_resized(size: tuple[int, int], config: InputConfig) -> None:
+    """Refuse an image so narrow that it would stay enormous when it is resized.
+
+    Args:
+        size: (height, width) of the image in pixels.
+        config: The detector's.
+
+    Raises:
+        Refusal: If so.
+    """
+    height, width = resized_size(size, config.short_side, config.max_side)
+    longest = config.max_side or 4 * config.short_side
+    if height * width > config.short_side * longest:
+        raise Refusal(
+            422,
+            f"the image is {size[1]} x {size[0]} pixels, too long and narrow for this detector: "
+            "cut it into pieces.",
+            "image",
+        )
+
+
+def _check_pixels(width: int, height: int, max_megapixels: float) -> None:
+    if width * height > max_megapixels * 1e6:
+        raise Refusal(
+            413,
+            f"the image has {width} x {height} pixels, more than {max_megapixels:g} million: send "
+            "a smaller one.",
+            "too large",
+        )
+
+
+def _unreadable(reason: str) -> Refusal:
+    return Refusal(
+        422,
+        f"the image cannot be read ({reason}): is it complete, and one of {', '.join(FORMATS)}?",
+        "image",
+    )
