@@ -18,7 +18,7 @@ from saccade.data import SplitDataset, find_split, read_image
 from saccade.evaluation import print_table, write_json
 from saccade.inference import Detector
 from saccade.inference.detections import supervision
-from saccade.inference.folder import find_images
+from saccade.inference.sources import find_images
 from saccade.presets import preset_config
 from saccade.recipes import for_detector
 from saccade.run import train

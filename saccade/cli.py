@@ -16,7 +16,6 @@ from saccade.cli_arguments import (
     AnalyseArguments,
     DoctorArguments,
     EvalArguments,
-    PredictArguments,
     PresetsArguments,
     TrainArguments,
 )
@@ -126,46 +125,14 @@ def evaluate(arguments: Sequence[str]) -> int:
 
 def predict(arguments: Sequence[str]) -> int:
     """`saccade predict`."""
+    from saccade.predict.arguments import PredictArguments
+
     parsed = tyro.cli(PredictArguments, args=arguments, prog="saccade predict")
-    if not parsed.images:
-        raise ValueError("no images: name image files or folders of images.")
-    from rich.progress import track
+    from rich.console import Console
 
-    from saccade.analysis.draw import draw_boxes, save_image
-    from saccade.inference.detections import check_thresholds
-    from saccade.inference.folder import (
-        find_images,
-        free_name,
-        read_images,
-        to_record,
-        write_records,
-    )
+    from saccade.predict.command import predict as predict_files
 
-    files = find_images(parsed.images)
-    out = parsed.out or free_folder(Path("runs/predict"))
-    if out.resolve() in {file.resolve().parent for file in files}:
-        raise ValueError(f"--out {out} holds the images themselves: name another folder.")
-    detector = load_detector(parsed.weights, parsed.preset, parsed.device)
-    check_thresholds(parsed.threshold, parsed.top_k)
-    out.mkdir(parents=True, exist_ok=True)
-    records, broken, taken = [], [], set[str]()
-    try:
-        for file, image in track(read_images(files), "predicting", total=len(files)):
-            if isinstance(image, ValueError):
-                broken.append(image)
-                continue
-            detections = detector.predict(image, parsed.threshold, parsed.top_k)
-            picture = free_name(f"{file.stem}.jpg", taken)
-            save_image(draw_boxes(image, detections), out / picture)
-            records.append(to_record(file, picture, detections))
-    finally:
-        # An interrupted run keeps what it found.
-        write_records(records, out / "predictions.json")
-    total = sum(len(record["detections"]) for record in records)
-    print(f"{total} objects in {len(records)} images: pictures and predictions.json in {out}")
-    for error in broken:
-        print(f"saccade predict: {error}", file=sys.stderr)
-    return 2 if broken else 0
+    return predict_files(parsed, Console())
 
 
 def analyse(arguments: Sequence[str]) -> int:
@@ -223,11 +190,20 @@ def list_presets(arguments: Sequence[str]) -> int:
 
 def bench(arguments: Sequence[str]) -> int:
     """`saccade bench`."""
+    from rich.console import Console
+
+    if arguments[:1] == ["model"]:
+        from saccade.bench.model_arguments import ModelBenchArguments
+
+        of_model = tyro.cli(ModelBenchArguments, args=arguments, prog="saccade bench")
+        from saccade.bench.model import run_model_benchmark
+
+        file = of_model.json or free_folder(Path("runs/bench")) / "model.json"
+        run_model_benchmark(of_model, ["saccade", "bench", *arguments], file, Console())
+        return 0
     from saccade.bench.arguments import BenchArguments
 
     parsed = tyro.cli(BenchArguments, args=arguments, prog="saccade bench")
-    from rich.console import Console
-
     from saccade.bench.op import run_op_benchmark
 
     file = parsed.json or free_folder(Path("runs/bench")) / "op.json"
@@ -289,7 +265,7 @@ usage: saccade COMMAND [options]
   analyse   how sparse a detector's attention is, and what it costs
   doctor    say what will hurt before training on a dataset
   presets   list the named detectors
-  bench     measure multi-scale deformable attention beside grid_sample
+  bench     measure the operator beside grid_sample, or a detector in several runtimes
   study     train the detectors of a published comparison on your images
   serve     answer over HTTP, with a page that shows where a detector looks
 

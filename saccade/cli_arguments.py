@@ -81,29 +81,6 @@ class EvalArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictArguments:
-    """Find objects in images: annotated pictures and predictions.json in the output folder.
-
-    Example: saccade predict examples/blood-cells/test --weights examples/blood-cells/nano
-    """
-
-    images: tyro.conf.Positional[tuple[Path, ...]]
-    """Image files and folders of images."""
-    weights: str
-    """A run's best/ or last/, an official .pth file, a transformers folder, or a hub id."""
-    out: Path | None = None
-    """Where the pictures and predictions.json go; by default runs/predict, runs/predict-2..."""
-    threshold: float = 0.3
-    """Lowest score reported, 0 to 1."""
-    top_k: int = 100
-    """Most detections per image."""
-    preset: str | None = None
-    """Settles what an official file does not tell; see `saccade presets`."""
-    device: str = "auto"
-    """cpu, cuda, mps, or auto for the best there is."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class AnalyseArguments:
     """How sparse a detector's attention is, layer by layer, and what the detector costs.
 

@@ -1,6 +1,5 @@
 import io
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -49,66 +48,6 @@ def test_eval_prints_the_numbers_and_writes_them(
     assert "AP50" in capsys.readouterr().out
     assert f"saccade {' '.join(arguments)}" in report.read_text("utf-8")
     assert set(json.loads(file.read_text())["per_class"]) == {"cat", "dog"}
-
-
-def test_predict_writes_pictures_and_json_and_names_broken_files(
-    data: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (data / "images" / "broken.png").write_bytes(b"no image")
-    out = tmp_path / "out"
-    arguments = ["predict", str(data / "images"), "--weights", str(weights), "--threshold", "0"]
-    assert main([*arguments, "--out", str(out), "--top-k", "3"]) == 2
-    assert "broken.png cannot be read as an image" in capsys.readouterr().err
-    assert {path.name for path in out.iterdir()} == {"1.jpg", "2.jpg", "predictions.json"}
-    records = json.loads((out / "predictions.json").read_text())
-    assert [Path(record["file"]).name for record in records] == ["1.png", "2.png"]
-    assert all(len(record["detections"]) == 3 for record in records)
-    assert set(records[0]["detections"][0]) == {"class", "score", "box"}
-
-
-def test_images_of_one_name_do_not_overwrite_each_other(
-    data: Path, weights: Path, tmp_path: Path
-) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(data / "images", other)
-    out = tmp_path / "out"
-    arguments = ["predict", str(data / "images"), str(other), "--weights", str(weights)]
-    assert main([*arguments, "--out", str(out)]) == 0
-    names = {"1.jpg", "1-2.jpg", "2.jpg", "2-2.jpg", "predictions.json"}
-    assert {path.name for path in out.iterdir()} == names
-
-
-def test_photographs_are_never_overwritten(
-    data: Path, weights: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = (data / "images" / "1.png").read_bytes()
-    images = str(data / "images")
-    assert main(["predict", images, "--weights", str(weights), "--out", images]) == 2
-    assert "holds the images themselves: name another folder" in capsys.readouterr().err
-    assert (data / "images" / "1.png").read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--threshold", "30"], "threshold is 30.0: expected a score between 0 and 1"),
-        (["--top-k", "0"], "top_k is 0: expected at least one detection"),
-        (["--device", "abacus"], '--device is "abacus", which torch cannot use here'),
-    ],
-)
-def test_unusable_options_are_refused_before_anything_is_written(
-    options: list[str],
-    message: str,
-    data: Path,
-    weights: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    out = tmp_path / "out"
-    arguments = ["predict", str(data / "images"), "--weights", str(weights), "--out", str(out)]
-    assert main([*arguments, *options]) == 2
-    assert message in capsys.readouterr().err
-    assert not out.exists()
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from saccade.attention import (
     SynthesizerAttention,
 )
 from saccade.model import DetectorModel
-from saccade.model.encoder import token_centres
+from saccade.model.decoder import DecoderLayer
+from saccade.model.encoder import EncoderLayer, token_centres
 from saccade.structures import Tokens
 
 KEYS_PER_HEAD = 4
@@ -81,12 +82,13 @@ def watch_attention(model: DetectorModel) -> Iterator[AttentionCalls]:
 
     handles = [model.encoder.register_forward_pre_hook(note_tokens)]
     try:
-        for layer in model.encoder.layers:
-            hook = partial(note, calls.encoder)
-            handles.append(layer.attention.register_forward_pre_hook(hook))
-        for layer in model.decoder.layers:
-            hook = partial(note, calls.decoder)
-            handles.append(layer.cross_attention.register_forward_pre_hook(hook))
+        for layer in (*model.encoder.layers, *model.decoder.layers):
+            if isinstance(layer, EncoderLayer):
+                attention, noted = layer.attention, calls.encoder
+            else:
+                assert isinstance(layer, DecoderLayer)
+                attention, noted = layer.cross_attention, calls.decoder
+            handles.append(attention.register_forward_pre_hook(partial(note, noted)))
         yield calls
     finally:
         for handle in handles:

@@ -20,7 +20,8 @@ class BenchArguments:
     """
 
     target: tyro.conf.Positional[Literal["op"]]
-    """What to measure: op, the operator."""
+    """What to measure: op, the operator. Of "model", a whole detector, saccade bench model --help
+    tells more."""
     shapes: tuple[str, ...] = ()
     """Which of the shapes in docs/performance.md; by default some, two minutes on two cores."""
     all: bool = False

@@ -101,10 +101,20 @@ def _cuda_peak(run: Callable[[], object]) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
+def forget_peak() -> None:
+    """Make the highest mark of this process's memory the present one, where Linux can."""
+    if _RESET.exists():
+        _RESET.write_text("5")
+
+
+def peak_of_process() -> int | None:
+    """The most memory that this process has held since `forget_peak`, in bytes; Linux only."""
+    return _kilobytes("VmHWM") * 1024 if _STATUS.exists() else None
+
+
 def _resident_peak(run: Callable[[], object]) -> int:
     gc.collect()
-    # Makes the highest mark the present one.
-    _RESET.write_text("5")
+    forget_peak()
     before = _kilobytes("VmRSS")
     run()
     return max(0, _kilobytes("VmHWM") - before) * 1024

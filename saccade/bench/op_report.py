@@ -25,7 +25,7 @@ def print_heading(
 def print_times(times: CaseTimes, console: Console) -> None:
     """Print a table, and below it what it cannot hold."""
     _print_case(times.case, times.dtype, console)
-    table = _table("median", "quartiles", "speed-up", "quartiles", "of floor")
+    table = new_table("median", "quartiles", "speed-up", "quartiles", "of floor")
     for direction in (FORWARD, BOTH):
         table.add_row(f"[bold]{direction}[/bold]")
         for result in times.results:
@@ -40,18 +40,19 @@ def print_times(times: CaseTimes, console: Console) -> None:
 def print_memory(memory: CaseMemory, console: Console) -> None:
     """Print the peaks beside what they may be."""
     _print_case(memory.case, memory.dtype, console)
-    table = _table("forward", "forward + backward", first="peak extra memory")
+    table = new_table("forward", "forward + backward", first="peak extra memory")
     for result in memory.results:
         table.add_row(
-            f"  {result.contender}", _bytes(result.forward), _bytes(result.forward_backward)
+            f"  {result.contender}", as_bytes(result.forward), as_bytes(result.forward_backward)
         )
     table.add_row(
-        "  wanted at most", _bytes(memory.forward_bar), _bytes(memory.forward_backward_bar)
+        "  wanted at most", as_bytes(memory.forward_bar), as_bytes(memory.forward_backward_bar)
     )
     console.print(table)
 
 
-def _table(*columns: str, first: str = "") -> Table:
+def new_table(*columns: str, first: str = "") -> Table:
+    """A table without lines; numbers are at the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column(first, no_wrap=True)
     for column in columns:
@@ -75,7 +76,7 @@ def _cells(result: Result) -> list[str]:
         return ["-"] * 5
     ratio = ratios = ""
     if result.speedup is not None:
-        ratio, ratios = f"[bold]{_ratio(result.speedup.median)}[/bold]", _range(result.speedup)
+        ratio, ratios = f"[bold]{as_ratio(result.speedup.median)}[/bold]", as_range(result.speedup)
     share = "" if result.floor_share is None else f"{100 * result.floor_share:.0f} %"
     unit, scale = ("ms", 1e3) if result.time.median >= 1e-3 else ("µs", 1e6)
     median, low, high = (
@@ -90,13 +91,15 @@ def _notes(times: CaseTimes) -> list[str]:
         if result.problem is not None:
             notes.append(f"{result.contender}, {result.direction}: no figure, {result.problem}")
         if result.fused_speedup is not None:
-            gain = f"{_ratio(result.fused_speedup.median)} times ({_range(result.fused_speedup)})"
+            gain = (
+                f"{as_ratio(result.fused_speedup.median)} times ({as_range(result.fused_speedup)})"
+            )
             notes.append(f"{result.contender}: {gain} as fast as unfused, {result.direction}")
     for direction in (FORWARD, BOTH):
         least = next(r.floor for r in times.results if r.direction == direction)
-        bounds = f"{_time(least.memory_seconds)} to move {_bytes(least.moved_bytes)}"
+        bounds = f"{as_time(least.memory_seconds)} to move {as_bytes(least.moved_bytes)}"
         if least.row_seconds is not None:
-            rows = f"{_time(least.row_seconds)} to read {_bytes(least.row_bytes)} of rows"
+            rows = f"{as_time(least.row_seconds)} to read {as_bytes(least.row_bytes)} of rows"
             bounds = f"{bounds}, {rows}"
         notes.append(f"floor, {direction}: {bounds}")
     differences = [r.difference for r in times.results if not r.problem and r.difference]
@@ -108,24 +111,40 @@ def _notes(times: CaseTimes) -> list[str]:
     return notes
 
 
-def _time(seconds: float) -> str:
+def as_time(seconds: float) -> str:
+    """In milliseconds, or microseconds if there are few.
+
+    >>> as_time(0.0123)
+    '12.3 ms'
+    """
     unit, scale = ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
     return f"{_three_digits(scale * seconds)} {unit}"
 
 
-def _ratio(value: float) -> str:
+def as_ratio(value: float) -> str:
+    """With three digits at most.
+
+    >>> as_ratio(3.141)
+    '3.14'
+    """
     return f"{value:.1f}" if value >= 9.95 else f"{value:.2f}"
 
 
-def _range(ratios: Spread) -> str:
-    return f"{_ratio(ratios.low)} - {_ratio(ratios.high)}"
+def as_range(ratios: Spread) -> str:
+    """The quartiles of ratios."""
+    return f"{as_ratio(ratios.low)} - {as_ratio(ratios.high)}"
 
 
 def _three_digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 99.95 else _ratio(value)
+    return f"{value:.0f}" if value >= 99.95 else as_ratio(value)
 
 
-def _bytes(count: int) -> str:
+def as_bytes(count: int) -> str:
+    """In a unit that leaves three digits.
+
+    >>> as_bytes(1_250_000)
+    '1.25 MB'
+    """
     for unit, size in (("GB", 1e9), ("MB", 1e6)):
         if count >= size:
             return f"{_three_digits(count / size)} {unit}"

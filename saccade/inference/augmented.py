@@ -41,9 +41,7 @@ class View:
         """The image as the detector is shown it."""
         return normalise(self.resize(pixels, config), config)
 
-    def resize(
-        self, pixels: UInt8[Tensor, "3 H W"], config: InputConfig
-    ) -> UInt8[Tensor, "3 h w"]:
+    def resize(self, pixels: UInt8[Tensor, "3 H W"], config: InputConfig) -> UInt8[Tensor, "3 h w"]:
         """The same before it is normalised."""
         sides = (max(1, round(self.scale * side)) for side in (config.short_side, config.max_side))
         short_side, max_side = sides

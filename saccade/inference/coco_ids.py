@@ -37,9 +37,7 @@ def ids_of(annotations: Path, files: Sequence[Path], class_names: Sequence[str])
     """
     truth = read_annotations(annotations)
     ids = {name: id for id, name in truth.categories.items()}
-    categories = {
-        label: ids[name] for label, name in enumerate(class_names) if name in ids
-    }
+    categories = {label: ids[name] for label, name in enumerate(class_names) if name in ids}
     if not categories:
         raise ValueError(
             f"{annotations} has the categories {', '.join(ids) or '(none)'}, but the detector "

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from supervision import Detections
 
 
+@cache
 def supervision() -> ModuleType:
     """The supervision package, imported when detections are made or drawn."""
     with warnings.catch_warnings():

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from saccade.boxes import centre_to_corners, fractions_to_pixels, pixels_to_fractions
+from saccade.boxes import fractions_to_pixels, pixels_to_fractions
 from saccade.model import Found
 
 SAME_OBJECT = 0.5
@@ -60,7 +60,7 @@ def merge(
     queries = torch.cat([one.queries[rows] for one, rows in zip(found, sure, strict=True)])
     views = np.repeat(np.arange(len(found)), [int(rows.sum()) for rows in sure])
     cut = _cut_sides(boxes, frames[views], size)
-    objects = _objects(boxes, labels.numpy(), views, cut.any(1), frames)
+    objects = _objects(boxes, labels.numpy(), views, np.asarray(cut.any(1)), frames)
     # Best first within an object, and so among the objects.
     order = np.argsort(-scores.numpy(), kind="stable")
     members: dict[int, list[int]] = {}
@@ -83,9 +83,7 @@ def _in_image(boxes: Tensor, window: tuple[int, int, int, int]) -> Tensor:
     left, top, right, bottom = window
     corners = fractions_to_pixels(boxes.double().cpu(), (bottom - top, right - left))
     corners = corners + corners.new_tensor([left, top, left, top])
-    return torch.stack(
-        [corners[:, side].clamp(*window[side % 2 :: 2]) for side in range(4)], -1
-    )
+    return torch.stack([corners[:, side].clamp(*window[side % 2 :: 2]) for side in range(4)], -1)
 
 
 def _cut_sides(boxes: Floats, frames: Floats, size: tuple[int, int]) -> npt.NDArray[np.bool_]:

@@ -1,12 +1,12 @@
 """Images are read by other threads while the detector looks at those before."""
 
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from typing import Protocol, TypeVar
-import warnings
 
 from PIL import Image
 
@@ -35,7 +35,7 @@ def read_ahead(
     ahead: int,
     threads: int = 2,
     most_bytes: int = AHEAD_BYTES,
-) -> Iterator[tuple[Key, Read | Unreadable]]:
+) -> Generator[tuple[Key, Read | Unreadable], None, None]:
     """Read in order, some images ahead of the one that is asked for.
 
     Args:

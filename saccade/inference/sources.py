@@ -114,9 +114,7 @@ def _images(files: Iterable[Path]) -> list[Path]:
     readable = image_suffixes()
     # A name with a dot in front is macOS's note about a file (._cat.jpg), or hidden on purpose.
     return natural_order(
-        file
-        for file in files
-        if file.suffix.lower() in readable and not file.name.startswith(".")
+        file for file in files if file.suffix.lower() in readable and not file.name.startswith(".")
     )
 
 

@@ -148,9 +148,7 @@ def look_at_all(
         yield from answers()
 
 
-def _finish_first(
-    waiting: deque[_Waiting[Key] | NotSeen[Key]], batches: _Batches[Key]
-) -> None:
+def _finish_first(waiting: deque[_Waiting[Key] | NotSeen[Key]], batches: _Batches[Key]) -> None:
     first = waiting[0]
     # What could not be read is never first: it has been answered.
     assert isinstance(first, _Waiting)

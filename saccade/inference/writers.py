@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from typing_extensions import Self
+Opened = TypeVar("Opened", bound="_Open")
 
 
 class _Open:
@@ -14,7 +14,7 @@ class _Open:
     def __init__(self, file: Path) -> None:
         self._stream = file.open("wb")
 
-    def __enter__(self) -> Self:
+    def __enter__(self: Opened) -> Opened:
         return self
 
     def __exit__(

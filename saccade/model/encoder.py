@@ -68,7 +68,7 @@ def token_centres(
         ratio = valid_ratios[:, level, None]
         x = (torch.arange(width, device=ratio.device) + 0.5) / (ratio[..., 0] * width)
         y = (torch.arange(height, device=ratio.device) + 0.5) / (ratio[..., 1] * height)
-        shape = (len(ratio), height, width)
+        shape = (ratio.shape[0], height, width)
         grid = torch.stack([x[:, None].expand(shape), y[:, :, None].expand(shape)], -1)
         centres.append(grid.flatten(1, 2))
     return torch.cat(centres, 1)

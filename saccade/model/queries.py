@@ -24,7 +24,7 @@ class LearnedQueries(nn.Module):
 
     def forward(self, memory: Tokens) -> Queries:
         """The queries, once for every image of the memory."""
-        positions = self.positions.weight.expand(len(memory.features), -1, -1)
+        positions = self.positions.weight.expand(memory.features.shape[0], -1, -1)
         return Queries(
             content=positions.new_zeros(positions.shape)
             if self.content is None

@@ -169,9 +169,10 @@ def _add_problems(app: FastAPI, metrics: Metrics) -> None:
 
     @app.exception_handler(HTTPException)
     async def no_such_path(request: Request, error: HTTPException) -> JSONResponse:
+        path = request.scope["path"][:80]
         sentences = {
-            404: f"there is no {request.url.path[:80]} here: see /docs.",
-            405: f"{request.url.path[:80]} does not take {request.method[:20]}: see /docs.",
+            404: f"there is no {path} here: see /docs.",
+            405: f"{path} does not take {request.method[:20]}: see /docs.",
         }
         detail = sentences.get(error.status_code, error.detail)
         return JSONResponse({"detail": detail}, error.status_code, error.headers)

@@ -24,16 +24,21 @@ class JsonBody(BaseModel):
     """The image file in base64; spaces and line breaks do not matter."""
 
 
-def extract_image(content_type: str, body: bytes) -> bytes:
+def extract_image(content_type: str, body: bytes, encoding: str = "") -> bytes:
     """The image file that a body holds.
 
     Args:
         content_type: The request's, ``multipart/form-data`` or ``application/json``.
         body: All of it.
+        encoding: How it is compressed, which it must not be: images are already.
 
     Raises:
         Refusal: If it holds none, or is malformed.
     """
+    if encoding.lower() not in ("", "identity"):
+        raise Refusal(
+            415, f'the body is encoded as "{encoding[:80]}": send it as it is.', "content type"
+        )
     kind, options = parse_options_header(content_type)
     if kind == b"multipart/form-data":
         image = _from_form(body, options.get(b"boundary", b""))

@@ -33,16 +33,19 @@ def check(request: Request, access: Access) -> None:
         )
     if not _same_site(request, host, access):
         raise Refusal(403, "pages of other sites may not ask this server.", "origin")
-    if access.token is not None and not _is_open(request.url.path):
+    # Not request.url.path, which begins with whatever path Host has in it.
+    if access.token is not None and not _is_open(request.scope["path"]):
         _check_token(request.headers.get("authorization", ""), access.token)
 
 
 def hostname(host: str) -> str:
     """The name in a Host header, without its port; empty if it is none.
 
-    >>> hostname("LOCALHOST:8000"), hostname("[::1]:8000"), hostname("[")
+    >>> hostname("LOCALHOST:8000"), hostname("[::1]:8000"), hostname("a@localhost")
     ('localhost', '::1', '')
     """
+    if "@" in host or "/" in host:
+        return ""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -62,8 +62,7 @@ def check_resized(size: tuple[int, int], config: InputConfig) -> None:
         Refusal: If so.
     """
     height, width = resized_size(size, config.short_side, config.max_side)
-    longest = config.max_side or 4 * config.short_side
-    if height * width > config.short_side * longest:
+    if height * width > config.short_side * config.max_side:
         raise Refusal(
             422,
             f"the image is {size[1]} x {size[0]} pixels, too long and narrow for this detector: "

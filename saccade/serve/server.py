@@ -48,7 +48,8 @@ class GracefulServer(uvicorn.Server):
 
 def run(app: FastAPI, listener: socket.socket, arguments: ServeArguments) -> None:
     """Serve at a bound socket until a signal ends it."""
-    # Of images that are refused for their size anyway.
+    # What Pillow thinks of images that are sent is for who sent them, not for the log.
+    warnings.filterwarnings("ignore", module="PIL")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     limits = arguments.limits
     config = uvicorn.Config(

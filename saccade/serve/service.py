@@ -101,9 +101,8 @@ class Service:
         batcher.check_room()
         async with self.uploads.body(request) as body:
             with batcher.place():
-                content_type = request.headers.get("content-type", "")
                 found, size = await while_awaited(
-                    request, self._find(served, batcher, content_type, body), self.limits.timeout
+                    request, self._find(request, served, batcher, body), self.limits.timeout
                 )
         least = self.limits.threshold if threshold is None else threshold
         answer = {
@@ -115,18 +114,20 @@ class Service:
         return _json(answer)
 
     async def _find(
-        self, served: Served, batcher: Batcher, content_type: str, body: bytes
+        self, request: Request, served: Served, batcher: Batcher, body: bytes
     ) -> tuple[Found, tuple[int, int]]:
         def resized() -> tuple[Tensor, tuple[int, int]]:
-            image = self._decode(served, content_type, body)
+            image = self._decode(request, served, body)
             return resize_image(image, served.engine.config.input), (*image.shape[1:],)
 
         loop = asyncio.get_running_loop()
         image, size = await loop.run_in_executor(self._decoding, resized)
         return await batcher.find(image), size
 
-    def _decode(self, served: Served, content_type: str, body: bytes) -> UInt8[Tensor, "3 H W"]:
-        image = decode(extract_image(content_type, body), self.limits.max_megapixels)
+    def _decode(self, request: Request, served: Served, body: bytes) -> UInt8[Tensor, "3 H W"]:
+        of_body = (request.headers.get(name, "") for name in ("content-type", "content-encoding"))
+        content_type, encoding = of_body
+        image = decode(extract_image(content_type, body, encoding), self.limits.max_megapixels)
         check_resized((image.shape[1], image.shape[2]), served.engine.config.input)
         return image
 
@@ -173,8 +174,7 @@ class Service:
         body: bytes,
     ) -> bytes:
         loop = asyncio.get_running_loop()
-        content_type = request.headers.get("content-type", "")
-        image = await loop.run_in_executor(self._decoding, self._decode, served, content_type, body)
+        image = await loop.run_in_executor(self._decoding, self._decode, request, served, body)
 
         def answer() -> bytes:
             try:

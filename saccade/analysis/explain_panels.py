@@ -1,0 +1,225 @@
+"""The panels of an explanation: the image with what was looked at, legible on any background."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap, Normalize, PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+
+from saccade.analysis.draw import COLOURS, Pixels
+
+WIDTH = 840
+"""Of a panel, in pixels; it is shown at about half of this."""
+MARKERS = ("o", "s", "^", "D", "P")
+"""Of the levels, finest first."""
+WEIGHTS = LinearSegmentedColormap.from_list(
+    "weights", colormaps["viridis"](np.linspace(0.12, 1, 256))
+)
+"""Of attention weights and scores; the darkest of viridis is left out, for dark backgrounds."""
+SALIENCE = colormaps["inferno"]
+INK, LIGHT, START, MOVED = "#101418", "#ffffff", "#ff9d2e", "#37d3ff"
+"""Outlines; references; first-stage proposals; predicted boxes."""
+_DARK = [withStroke(linewidth=5.2, foreground=INK)]
+
+Box = Sequence[float]
+Draw = Callable[[Axes], None]
+
+
+def weight_norm(points: Sequence[Sequence[float]]) -> Normalize:
+    """From weight 0 to the largest; a square root, since most weights are small."""
+    return PowerNorm(0.5, 0, max((point[2] for point in points), default=1.0) or 1.0)
+
+
+def panel(
+    image: Pixels,
+    draw: Draw,
+    view: Box | None = None,
+    muted: bool = True,
+    width: int = WIDTH,
+) -> Pixels:
+    """A part of an image with something drawn on it.
+
+    Args:
+        image: [H, W, 3], RGB.
+        draw: Draws in pixels of the image.
+        view: What is shown, ``x0, y0, x1, y1`` in pixels; everything by default.
+        muted: Whether the image's colours step back behind what is drawn.
+        width: Of the panel, in pixels.
+
+    Returns:
+        [h, width, 3], RGB.
+    """
+    rows, columns = image.shape[:2]
+    x0, y0, x1, y1 = view or (0, 0, columns, rows)
+    figure = Figure(figsize=(width / 100, width / 100 * (y1 - y0) / (x1 - x0)), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    shown = mute(image) if muted else image
+    axes.imshow(shown, extent=(0, columns, rows, 0), interpolation="bilinear", aspect="auto")
+    axes.set(xlim=(x0, x1), ylim=(y1, y0), autoscale_on=False)
+    axes.axis("off")
+    draw(axes)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def mute(image: Pixels) -> Pixels:
+    """Less colour and less light."""
+    grey = image.mean(-1, keepdims=True)
+    muted: npt.NDArray[np.floating[Any]] = 0.82 * (0.45 * image + 0.55 * grey)
+    return muted.astype(np.uint8)
+
+
+def view_around(
+    boxes: Sequence[Box],
+    points: Sequence[Sequence[float]],
+    size: tuple[int, int],
+    least: float = 0.25,
+) -> Box:
+    """The part of an image of (height, width) that holds boxes and most of the attention on points.
+
+    It has the image's proportions and at least this share of its width.
+    """
+    height, width = size
+    corners = [(box[0], box[1]) for box in boxes] + [(box[2], box[3]) for box in boxes]
+    reach = np.array(corners or [(width / 2, height / 2)], float)
+    low, high = reach.min(0), reach.max(0)
+    if points:
+        places, weights = np.array(points)[:, :2], np.array(points)[:, 2]
+        for axis in (0, 1):
+            order = places[:, axis].argsort()
+            share = weights[order].cumsum() / max(weights.sum(), 1e-9)
+            along = places[order, axis]
+            low[axis] = min(low[axis], along[np.searchsorted(share, 0.01)])
+            last = min(np.searchsorted(share, 0.99), len(along) - 1)
+            high[axis] = max(high[axis], along[last])
+    side = np.array([width, height], float)
+    share = float(np.clip((1.12 * (high - low) / side).max(), least, 1.0))
+    corner = np.clip((low + high) / 2 - share * side / 2, 0, (1 - share) * side)
+    return (*corner.tolist(), *(corner + share * side).tolist())
+
+
+def draw_points(axes: Axes, points: Sequence[Sequence[float]], norm: Normalize) -> None:
+    """Sampling points: colour and size by weight, shape by level, the weightiest on top."""
+    for x, y, weight, level, _ in sorted(points, key=lambda point: point[2]):
+        size = 28 + 115 * float(norm(weight))
+        axes.scatter(
+            x,
+            y,
+            size,
+            color=WEIGHTS(norm(weight)),
+            marker=MARKERS[int(level) % len(MARKERS)],
+            edgecolors=INK,
+            linewidths=1.3,
+            zorder=3,
+            path_effects=[withStroke(linewidth=2.8, foreground=(1, 1, 1, 0.55))],
+        )
+
+
+def draw_box(axes: Axes, box: Box, colour: Any, dashed: bool = False, width: float = 2.6) -> None:
+    """A box, with a dark outline."""
+    corner, sides = (box[0], box[1]), (box[2] - box[0], box[3] - box[1])
+    stroke = [withStroke(linewidth=width + 2.6, foreground=INK)]
+    style: Any = (0, (4, 2.5)) if dashed else "solid"
+    axes.add_patch(
+        Rectangle(
+            corner,
+            *sides,
+            fill=False,
+            edgecolor=colour,
+            linewidth=width,
+            linestyle=style,
+            path_effects=None if dashed else stroke,
+            zorder=2,
+        )
+    )
+    if dashed:
+        axes.patches[-1].set_path_effects(
+            [withStroke(linewidth=width + 2.2, foreground=(0.06, 0.08, 0.09, 0.9))]
+        )
+
+
+def draw_reference(axes: Axes, reference: Sequence[float] | None) -> None:
+    """The point or box that a layer starts from."""
+    if reference is None:
+        return
+    if len(reference) == 4:
+        draw_box(axes, reference, LIGHT, dashed=True, width=2.0)
+    x, y = centre(reference)
+    axes.plot(x, y, "+", color=LIGHT, ms=19, mew=3, zorder=4, path_effects=_DARK)
+
+
+def centre(place: Sequence[float]) -> tuple[float, float]:
+    """Of a point or a box."""
+    if len(place) == 2:
+        return place[0], place[1]
+    return (place[0] + place[2]) / 2, (place[1] + place[3]) / 2
+
+
+def draw_numbers(axes: Axes, objects: Sequence[Mapping[str, Any]]) -> None:
+    """Every object's box in its class's colour, and its number where no other one is."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    radius = 15 * (right - left) / (100 * axes.figure.get_figwidth())
+    taken: list[tuple[float, float]] = []
+    for seen in reversed(objects):
+        draw_box(axes, seen["box"], COLOURS[seen["label"] % len(COLOURS)], width=2.4)
+    for number, seen in enumerate(objects, start=1):
+        x0, y0, x1, y1 = seen["box"]
+        middle = ((x0 + x1) / 2, (y0 + y1) / 2)
+        places = [(x0, y0), (x1, y0), (x0, y1), (x1, y1), middle, (middle[0], y0), (middle[0], y1)]
+        inside = [
+            (
+                float(np.clip(x, left + radius, right - radius)),
+                float(np.clip(y, top + radius, bottom - radius)),
+            )
+            for x, y in places
+        ]
+        place = max(inside, key=lambda place: min(_room(place, taken), 2.1 * radius))
+        taken.append(place)
+        axes.text(
+            *place,
+            str(number),
+            color="white",
+            fontsize=12.5,
+            fontweight="bold",
+            ha="center",
+            va="center_baseline",
+            zorder=6,
+            bbox={
+                "boxstyle": "circle,pad=0.22" if number < 10 else "round,pad=0.2,rounding_size=0.6",
+                "facecolor": COLOURS[seen["label"] % len(COLOURS)],
+                "edgecolor": "white",
+                "linewidth": 1.4,
+            },
+        )
+
+
+def _room(place: tuple[float, float], taken: Sequence[tuple[float, float]]) -> float:
+    """How far the nearest number is."""
+    return min((float(np.hypot(place[0] - x, place[1] - y)) for x, y in taken), default=np.inf)
+
+
+def layer_colour(index: int, count: int) -> Any:
+    """Of a decoder layer's box: from violet to yellow."""
+    return WEIGHTS(index / max(1, count - 1))
+
+
+def salience(image: Pixels, norms: npt.NDArray[np.floating[Any]]) -> Pixels:
+    """A gradient map over a grey image; the brightest hundredth of a percent is cut.
+
+    Args:
+        image: [h, w, 3], of the map's size.
+        norms: [h, w], at least 0.
+    """
+    top = float(np.quantile(norms, 0.999)) or 1.0
+    share = ((norms / top).clip(0, 1) ** 0.7)[..., None]
+    grey = image.mean(-1, keepdims=True) * 0.55
+    blended = (1 - share) * grey + share * 255 * SALIENCE(0.35 + 0.65 * share[..., 0])[..., :3]
+    return blended.clip(0, 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""`saccade predict`: what is found in files, written and drawn."""

@@ -1,0 +1,117 @@
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from uvicorn import Config
+
+from saccade.serve.app import State
+from saccade.serve.server import GracefulServer
+from tests.serve.asking import form, picture
+
+ROOT = Path(__file__).parents[2]
+
+GATED = """
+import sys, threading
+from saccade.serve.arguments import ServeArguments
+from saccade.serve.command import serve
+from saccade.serve.served import Served
+from tests.serve.asking import GatedEngine
+
+engine = GatedEngine()
+
+def wait_for_a_line():
+    engine.gate.clear()
+    sys.stdin.readline()
+    engine.gate.set()
+
+def open_model(name, weights):
+    return Served(name, engine)
+
+import saccade.serve.warming
+warm_up = saccade.serve.warming.warm_up
+def then_wait(served):
+    warm_up(served)
+    threading.Thread(target=wait_for_a_line, daemon=True).start()
+saccade.serve.warming.warm_up = then_wait
+
+sys.exit(serve(ServeArguments(models=("gated=x",), port=0), open_model, None, None))
+"""
+"""A server whose detector runs when a line is written to it."""
+
+
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", GATED],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came to it"
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
+def test_a_server_that_is_asked_to_end_answers_what_it_accepted(
+    process: subprocess.Popen[str],
+) -> None:
+    assert process.stdout is not None
+    assert process.stdin is not None
+    line = process.stdout.readline()
+    assert line.startswith("saccade serve: gated at http://127.0.0.1:"), process.communicate()[1]
+    url = line.split()[-1]
+
+    def question(_: int) -> httpx.Response:
+        return httpx.post(f"{url}/predict", files=form(picture()), timeout=60)
+
+    def refused() -> bool:
+        try:
+            httpx.get(f"{url}/health")
+        except httpx.ConnectError:
+            return True
+        return False
+
+    with ThreadPoolExecutor(5) as threads:
+        answers = [threads.submit(question, number) for number in range(5)]
+        until(lambda: 'saccade_queue_images{model="gated"} 5.0' in httpx.get(f"{url}/metrics").text)
+        process.send_signal(signal.SIGTERM)
+        until(refused)
+        assert not any(answer.done() for answer in answers)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert [answer.result().status_code for answer in answers] == [200] * 5
+    assert process.wait(60) == 0
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+
+
+def test_a_server_drains_before_it_stops_listening_unless_told_twice() -> None:
+    app = FastAPI()
+    app.state.server = State()
+    server = GracefulServer(Config(app), app, drain=1000.0)
+    server.handle_exit(signal.SIGTERM, None)
+    assert app.state.server.draining
+    assert not server.should_exit
+    server.handle_exit(signal.SIGINT, None)
+    assert server.should_exit
+    assert not server.force_exit
+    server.handle_exit(signal.SIGINT, None)
+    assert server.force_exit
