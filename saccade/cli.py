@@ -244,10 +244,23 @@ def serve(arguments: Sequence[str]) -> int:
     return serve_models(parsed, open_model, look, look_from_pixel)
 
 
+def explain(arguments: Sequence[str]) -> int:
+    """`saccade explain`."""
+    from saccade.analysis.explain_arguments import ExplainArguments
+
+    parsed = tyro.cli(ExplainArguments, args=arguments, prog="saccade explain")
+    from rich.console import Console
+
+    from saccade.analysis.explain import explain as explain_image
+
+    return explain_image(parsed, ["saccade", "explain", *arguments], Console())
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "eval": evaluate,
     "predict": predict,
+    "explain": explain,
     "analyse": analyse,
     "doctor": doctor,
     "presets": list_presets,
@@ -262,6 +275,7 @@ usage: saccade COMMAND [options]
   train     train a detector on your images
   eval      COCO's numbers of a detector on a dataset
   predict   find objects in images
+  explain   show where a detector looked in an image
   analyse   how sparse a detector's attention is, and what it costs
   doctor    say what will hurt before training on a dataset
   presets   list the named detectors

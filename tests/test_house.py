@@ -25,7 +25,7 @@ ROOMS = {
     "recipes": {"config", "config_parts", "recipe_config", "run_config"},
     "ops": set(),
     "compat": {"ops"},
-    "bench": {"ops"},
+    "bench": {"ops", "analysis", "data", "engines", "inference"},
     "attention": {"ops", "structures"},
     "model": {"attention", "boxes", "config", "config_parts", "restricted_matching", "structures"},
     "weights": {"model", "config", "config_parts", "config_json", "presets", "coco_classes"},
@@ -49,6 +49,7 @@ ROOMS = {
         "weights",
         "presets",
     },
+    "serve": {"boxes", "config", "data", "model", "inference"},
     "config_json": set(),
     "settings": {"run_config", "config_json"},
 }

@@ -14,7 +14,8 @@ from torch import Tensor
 from saccade.analysis.explain_arguments import ExplainArguments
 from saccade.analysis.explain_page import write_page
 from saccade.analysis.explain_panels import centre
-from saccade.analysis.explain_sheets import Explanation, compose, sheets
+from saccade.analysis.explain_picture import compose
+from saccade.analysis.explain_sheets import Explanation, sheets
 from saccade.analysis.gradient_maps import OUTPUTS, gradient_maps
 from saccade.analysis.sampling_points import look, look_from_pixel
 from saccade.analysis.sparsity import LayerSparsity, attention_sparsity
@@ -39,6 +40,10 @@ def explain(arguments: ExplainArguments, command: Sequence[str], console: Consol
         OSError: If the folder cannot be written.
     """
     check_thresholds(arguments.threshold, arguments.top_k)
+    if arguments.objects < 1:
+        raise ValueError(f"--objects is {arguments.objects}: expected at least 1, such as 3.")
+    if arguments.out is not None and arguments.out.is_file():
+        raise ValueError(f"--out {arguments.out} is a file: name a folder for the pictures.")
     image = read_image(arguments.image)
     detector = load_detector(arguments.weights, arguments.preset, arguments.device)
     explanation = explained(detector, image, arguments, console)
@@ -102,7 +107,7 @@ def _from_pixels(
     detector: "Detector",
     image: UInt8[Tensor, "3 H W"],
     arguments: ExplainArguments,
-    best: Sequence[float],
+    best: Sequence[float | int],
 ) -> list[dict[str, Any]]:
     height, width = image.shape[1:]
     if arguments.pixel:

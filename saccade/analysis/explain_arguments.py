@@ -40,7 +40,3 @@ class ExplainArguments:
     """Settles what an official file does not tell; see `saccade presets`."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
-
-    def __post_init__(self) -> None:
-        if self.objects < 1:
-            raise ValueError(f"--objects is {self.objects}: expected at least 1, such as 3.")

@@ -39,7 +39,7 @@ h2 + p { margin: 0 0 .8rem; color: var(--quiet); max-width: 48rem; }
 .wide { display: flex; flex-wrap: wrap; gap: 0 2rem; align-items: start; }
 .wide .panels { flex: 1 1 30rem; }
 .wide .scroll { flex: 0 1 auto; max-height: 34rem; overflow: auto; margin-top: .6rem; }
-.focus { display: grid; grid-template-columns: minmax(8rem, auto) 1fr; gap: .35rem .8rem;
+.focus { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: .35rem .8rem;
          font-size: .9rem; align-items: center; margin: .8rem 0; max-width: 56rem; }
 .focus .track { background: var(--card); border-radius: 3px; position: relative; }
 .focus .track i { display: block; height: 1.35rem; background: var(--bar); border-radius: 3px;
@@ -117,7 +117,8 @@ def _focus(sparsity: Sequence[LayerSparsity]) -> list[Block]:
         entropy = -layer.negative_entropy
         as_many = math.exp(entropy)
         share = 100 * min(1.0, as_many / layer.num_keys)
-        name = layer.name.replace("layers.", "").replace(".", " ").replace("_", "-")
+        part, _, index, attention = layer.name.split(".")
+        name = f"{part} layer {int(index) + 1}, {attention.replace('_', '-')}"
         bars.append(
             f'<div>{escape(name)}</div><div class="track"><i style="width:{share:.1f}%"></i>'
             f"<span>as if {as_many:,.1f} of {layer.num_keys:,.0f}</span></div>"

@@ -1,5 +1,6 @@
 """The panels of an explanation: the image with what was looked at, legible on any background."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,10 +9,14 @@ import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize, PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.markers import MarkerStyle
 from matplotlib.patches import Rectangle
+from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import IdentityTransform
 
 from saccade.analysis.draw import COLOURS, Pixels
 
@@ -28,11 +33,13 @@ INK, LIGHT, START, MOVED = "#101418", "#ffffff", "#ff9d2e", "#37d3ff"
 """Outlines; references; first-stage proposals; predicted boxes."""
 _DARK = [withStroke(linewidth=5.2, foreground=INK)]
 
-Box = Sequence[float]
+Box = Sequence[float | int]
+Points = Sequence[Sequence[float | int]]
+"""x, y, weight, level, head."""
 Draw = Callable[[Axes], None]
 
 
-def weight_norm(points: Sequence[Sequence[float]]) -> Normalize:
+def weight_norm(points: Points) -> Normalize:
     """From weight 0 to the largest; a square root, since most weights are small."""
     return PowerNorm(0.5, 0, max((point[2] for point in points), default=1.0) or 1.0)
 
@@ -59,15 +66,16 @@ def panel(
     rows, columns = image.shape[:2]
     x0, y0, x1, y1 = view or (0, 0, columns, rows)
     figure = Figure(figsize=(width / 100, width / 100 * (y1 - y0) / (x1 - x0)), dpi=100)
-    canvas = FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     shown = mute(image) if muted else image
     axes.imshow(shown, extent=(0, columns, rows, 0), interpolation="bilinear", aspect="auto")
     axes.set(xlim=(x0, x1), ylim=(y1, y0), autoscale_on=False)
     axes.axis("off")
     draw(axes)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="rgba", dpi=100)
+    return np.frombuffer(drawn.getvalue(), np.uint8).reshape(-1, width, 4)[..., :3].copy()
 
 
 def mute(image: Pixels) -> Pixels:
@@ -79,7 +87,7 @@ def mute(image: Pixels) -> Pixels:
 
 def view_around(
     boxes: Sequence[Box],
-    points: Sequence[Sequence[float]],
+    points: Points,
     size: tuple[int, int],
     least: float = 0.25,
 ) -> Box:
@@ -106,28 +114,35 @@ def view_around(
     return (*corner.tolist(), *(corner + share * side).tolist())
 
 
-def draw_points(axes: Axes, points: Sequence[Sequence[float]], norm: Normalize) -> None:
+def draw_points(axes: Axes, points: Points, norm: Normalize) -> None:
     """Sampling points: colour and size by weight, shape by level, the weightiest on top."""
-    for x, y, weight, level, _ in sorted(points, key=lambda point: point[2]):
-        size = 28 + 115 * float(norm(weight))
-        axes.scatter(
-            x,
-            y,
-            size,
-            color=WEIGHTS(norm(weight)),
-            marker=MARKERS[int(level) % len(MARKERS)],
-            edgecolors=INK,
-            linewidths=1.3,
-            zorder=3,
-            path_effects=[withStroke(linewidth=2.8, foreground=(1, 1, 1, 0.55))],
-        )
+    if not points:
+        return
+    drawn = sorted(points, key=lambda point: point[2])
+    weights = [float(norm(point[2])) for point in drawn]
+    marks = PathCollection(
+        [_path(MARKERS[int(point[3]) % len(MARKERS)]) for point in drawn],
+        [28 + 115 * weight for weight in weights],
+        offsets=[(point[0], point[1]) for point in drawn],
+        offset_transform=axes.transData,
+        facecolors=[WEIGHTS(weight) for weight in weights],
+        edgecolors=INK,
+        linewidths=1.3,
+        zorder=3,
+        path_effects=[withStroke(linewidth=2.8, foreground=(1, 1, 1, 0.55))],
+    )
+    marks.set_transform(IdentityTransform())
+    axes.add_collection(marks, autolim=False)
+
+
+def _path(marker: str) -> Path:
+    style = MarkerStyle(marker)
+    return style.get_path().transformed(style.get_transform())
 
 
 def draw_box(axes: Axes, box: Box, colour: Any, dashed: bool = False, width: float = 2.6) -> None:
     """A box, with a dark outline."""
     corner, sides = (box[0], box[1]), (box[2] - box[0], box[3] - box[1])
-    stroke = [withStroke(linewidth=width + 2.6, foreground=INK)]
-    style: Any = (0, (4, 2.5)) if dashed else "solid"
     axes.add_patch(
         Rectangle(
             corner,
@@ -135,18 +150,14 @@ def draw_box(axes: Axes, box: Box, colour: Any, dashed: bool = False, width: flo
             fill=False,
             edgecolor=colour,
             linewidth=width,
-            linestyle=style,
-            path_effects=None if dashed else stroke,
+            linestyle=(0, (4, 2.5)) if dashed else "solid",
+            path_effects=[withStroke(linewidth=2 * width, foreground=INK)],
             zorder=2,
         )
     )
-    if dashed:
-        axes.patches[-1].set_path_effects(
-            [withStroke(linewidth=width + 2.2, foreground=(0.06, 0.08, 0.09, 0.9))]
-        )
 
 
-def draw_reference(axes: Axes, reference: Sequence[float] | None) -> None:
+def draw_reference(axes: Axes, reference: Box | None) -> None:
     """The point or box that a layer starts from."""
     if reference is None:
         return
@@ -156,7 +167,7 @@ def draw_reference(axes: Axes, reference: Sequence[float] | None) -> None:
     axes.plot(x, y, "+", color=LIGHT, ms=19, mew=3, zorder=4, path_effects=_DARK)
 
 
-def centre(place: Sequence[float]) -> tuple[float, float]:
+def centre(place: Box) -> tuple[float, float]:
     """Of a point or a box."""
     if len(place) == 2:
         return place[0], place[1]
@@ -166,7 +177,7 @@ def centre(place: Sequence[float]) -> tuple[float, float]:
 def draw_numbers(axes: Axes, objects: Sequence[Mapping[str, Any]]) -> None:
     """Every object's box in its class's colour, and its number where no other one is."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    radius = 15 * (right - left) / (100 * axes.figure.get_figwidth())
+    radius = 15 * (right - left) / axes.bbox.width
     taken: list[tuple[float, float]] = []
     for seen in reversed(objects):
         draw_box(axes, seen["box"], COLOURS[seen["label"] % len(COLOURS)], width=2.4)
@@ -212,7 +223,7 @@ def layer_colour(index: int, count: int) -> Any:
 
 
 def salience(image: Pixels, norms: npt.NDArray[np.floating[Any]]) -> Pixels:
-    """A gradient map over a grey image; the brightest hundredth of a percent is cut.
+    """A gradient map over a grey image; its largest thousandth shines alike.
 
     Args:
         image: [h, w, 3], of the map's size.

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from saccade.analysis import explain_panels as panels
 from saccade.analysis.draw import COLOURS, Pixels
-from saccade.analysis.explain_legend import Bar, Item, Key, font, paint
+from saccade.analysis.explain_legend import Bar, Item, Key
 from saccade.analysis.gradient_maps import OUTPUTS
 from saccade.analysis.sparsity import LayerSparsity
 
@@ -148,7 +148,7 @@ def _layers(explanation: Explanation, index: int) -> Sheet:
     return Sheet(f"object-{index + 1}-layers", title, text, shown, legend)
 
 
-def point_legend(levels: Sequence[Data], points: Sequence[Sequence[float]]) -> list[Item]:
+def point_legend(levels: Sequence[Data], points: panels.Points) -> list[Item]:
     """Of colours and shapes of points."""
     largest = max((point[2] for point in points), default=1.0)
     items: list[Item] = [Bar(panels.WEIGHTS, "0", f"{largest:.2f}", "attention weight")]
@@ -191,7 +191,7 @@ def _boxes(explanation: Explanation, index: int) -> Sheet:
     return Sheet(f"object-{index + 1}-boxes", title, text, [Panel("", picture)], legend, 1, rows)
 
 
-def _sides(box: Sequence[float]) -> list[str]:
+def _sides(box: panels.Box) -> list[str]:
     x, y = panels.centre(box)
     return [f"{value:.1f}" for value in (x, y, box[2] - box[0], box[3] - box[1])]
 
@@ -203,6 +203,9 @@ def _gradients(explanation: Explanation, index: int, maps: Float[Tensor, "5 h w"
     small = tv.resize(as_tensor, list(maps.shape[1:]), antialias=True).permute(1, 2, 0).numpy()
     height, width = explanation.size
 
+    around = [2 * box[0] - box[2], 2 * box[1] - box[3], 2 * box[2] - box[0], 2 * box[3] - box[1]]
+    view = panels.view_around([around], [], explanation.size, least=0.4)
+
     def draw(axes: Axes) -> None:
         panels.draw_box(axes, box, panels.MOVED, width=1.8)
 
@@ -210,7 +213,7 @@ def _gradients(explanation: Explanation, index: int, maps: Float[Tensor, "5 h w"
     for output, of_output in zip(OUTPUTS, maps.numpy(), strict=True):
         over = panels.salience(small, of_output)
         large = np.asarray(Image.fromarray(over).resize((width, height), Image.Resampling.BICUBIC))
-        picture = panels.panel(large, draw, muted=False)
+        picture = panels.panel(large, draw, view, muted=False)
         shown.append(Panel(f"{output}: up to {_figure(float(of_output.max()))}", picture))
     name = name_of(explanation, index)
     return Sheet(
@@ -283,34 +286,3 @@ def _from_pixel(explanation: Explanation, data: Data, number: int) -> Sheet:
             Key("cross", panels.LIGHT, "centre of the token"),
         ],
     )
-
-
-MARGIN, SPACE = 28, 18
-
-
-def compose(sheet: Sheet) -> Image.Image:
-    """A sheet as one picture on white: title, panels in rows, legend."""
-    columns = min(sheet.columns, len(sheet.panels))
-    height, width = sheet.panels[0].pixels.shape[:2]
-    captions = 38 if any(each.caption for each in sheet.panels) else 0
-    rows = -(-len(sheet.panels) // columns)
-    inner = columns * width + (columns - 1) * SPACE
-    legend = paint(sheet.legend, inner)
-    top = MARGIN + 52
-    bottom = top + rows * (height + captions + SPACE)
-    page = Image.new("RGB", (inner + 2 * MARGIN, bottom + legend.height + MARGIN // 2 + 6), "white")
-    draw = ImageDraw.Draw(page)
-    title = sheet.title[:1].upper() + sheet.title[1:]
-    size = 27
-    while size > 12 and font(size, bold=True).getlength(title) > inner:
-        size -= 1
-    draw.text((MARGIN, MARGIN + 12), title, "#14181d", font(size, bold=True), anchor="lm")
-    for index, each in enumerate(sheet.panels):
-        row, column = divmod(index, columns)
-        x = MARGIN + column * (width + SPACE)
-        y = top + row * (height + captions + SPACE)
-        if captions:
-            draw.text((x, y + captions // 2 - 3), each.caption, "#333c46", font(21), anchor="lm")
-        page.paste(Image.fromarray(each.pixels), (x, y + captions))
-    page.paste(legend, (MARGIN, bottom))
-    return page

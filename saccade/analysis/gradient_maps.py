@@ -41,15 +41,15 @@ def gradient_maps(
         On the CPU; h and w are those of the resized image.
     """
     resized = resize_image(image, detector.config.input)
-    pixels = resized.to(detector.device).float() / 255
+    like = next(detector.model.parameters())
+    pixels = resized.to(like.device, like.dtype) / 255
     mean, std = (
         pixels.new_tensor(each)[:, None, None]
         for each in (detector.config.input.mean, detector.config.input.std)
     )
     with torch.enable_grad():
         pixels.requires_grad_()
-        batch = Batch.from_images([(pixels - mean) / std])
-        predictions = detector.model(batch)
+        predictions = detector.model(Batch.from_images([(pixels - mean) / std]))
         outputs = outputs_of(predictions, detector.config.classification, queries, labels)
     maps = []
     for output in outputs.flatten():

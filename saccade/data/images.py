@@ -1,5 +1,6 @@
 """Image files as RGB tensors."""
 
+import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
@@ -63,24 +64,46 @@ def read_image(file: Path, size: tuple[int, int] | None = None) -> UInt8[Tensor,
     return image
 
 
+def decode_image(content: bytes, name: str) -> UInt8[Tensor, "3 H W"]:
+    """The image that `read_image` would read from a file with this content.
+
+    Args:
+        content: Of an image file.
+        name: What errors call it.
+
+    Raises:
+        ValueError: If it is broken or truncated.
+    """
+    with open_image(name, content) as opened:
+        return _tensor(upright(opened, None))
+
+
 @contextmanager
-def open_image(file: Path) -> Iterator[Image.Image]:
+def open_image(file: Path | str, content: bytes | None = None) -> Iterator[Image.Image]:
     """An image file as Pillow opens it, its header read; for a ``with`` that reads it.
+
+    Args:
+        file: Its path, or what errors call it if there is `content`.
+        content: Of the file, where it has been read already.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: For whatever Pillow raises meanwhile; the message names the file.
     """
     try:
-        with Image.open(file, formats=FORMATS) as opened:
+        source = file if content is None else io.BytesIO(content)
+        with Image.open(source, formats=FORMATS) as opened:
             if opened.mode == "F":
                 raise ValueError(_FLOAT)
             yield opened
     except FileNotFoundError:
         raise
     except _PILLOW_ERRORS as error:
+        # Pillow would name the place in memory where the content is.
+        anonymous = content is not None and isinstance(error, UnidentifiedImageError)
+        reason = "cannot identify image file" if anonymous else error
         raise ValueError(
-            f"{file} cannot be read as an image ({error}): is it complete, and one of "
+            f"{file} cannot be read as an image ({reason}): is it complete, and one of "
             f"{', '.join(FORMATS)}?"
         ) from error
 

@@ -1,7 +1,6 @@
 """The application: which path answers what."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,18 +68,12 @@ def create_app(
     metrics = Metrics()
     service = Service(models, limits or Limits(), metrics, look, look_from_pixel)
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        service.close()
-
     app = FastAPI(
         title="saccade",
         version=saccade.__version__,
         summary="Detectors that look at a few sampled points.",
         docs_url=None,
         redoc_url=None,
-        lifespan=lifespan,
     )
     app.state.server = State()
     app.state.metrics = metrics

@@ -1,5 +1,6 @@
 """uvicorn, which ends as a service should."""
 
+import logging
 import math
 import socket
 import time
@@ -48,7 +49,8 @@ class GracefulServer(uvicorn.Server):
 
 def run(app: FastAPI, listener: socket.socket, arguments: ServeArguments) -> None:
     """Serve at a bound socket until a signal ends it."""
-    # What Pillow thinks of images that are sent is for who sent them, not for the log.
+    # What is wrong with a body is for who sent it, not for the log.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="PIL")
     warnings.simplefilter("error", Image.DecompressionBombWarning)
     limits = arguments.limits

@@ -56,11 +56,6 @@ class Service:
         }
         metrics.watch_uploads(lambda: self.uploads.held)
 
-    def close(self) -> None:
-        """End the threads, once they have finished what they do."""
-        self._decoding.shutdown()
-        self._inference.shutdown()
-
     def describe(self) -> list[dict[str, Any]]:
         """What can be asked of which model."""
         return [

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from saccade import Detector
@@ -19,7 +20,9 @@ from tests.conftest import small_config
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = small_config("detr")
+    # With sigmoids, so that every query speaks for both classes.
+    config = small_config("learned")
+    torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("weights")
     Detector(config, DetectorModel(config)).save_pretrained(folder)
     return folder

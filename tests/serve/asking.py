@@ -13,18 +13,21 @@ from PIL import Image
 from torch import Tensor
 
 from saccade.config import DetectorConfig
+from saccade.presets import preset_config
 from saccade.serve.app import create_app
 from saccade.serve.served import Served
 from saccade.serve.settings import Access, Limits
 from saccade.structures import Predictions
-from tests.conftest import small_config
+
+PATIENT = Limits(timeout=600.0, upload_timeout=600.0)
+"""For machines that stand still now and then."""
 
 
 class GatedEngine:
     """Finds one object, whose score is the image's mean; runs while its gate is open."""
 
     def __init__(self) -> None:
-        self.config: DetectorConfig = small_config("detr")
+        self.config: DetectorConfig = preset_config("detr-nano", ["cat", "dog"])
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[int] = []
@@ -32,7 +35,7 @@ class GatedEngine:
 
     def __call__(self, images: Tensor) -> Predictions:
         self.batches.append(len(images))
-        assert self.gate.wait(30)
+        assert self.gate.wait(600)
         if self.failure is not None:
             raise self.failure
         brightness = images.float().mean((1, 2, 3)) / 255
@@ -67,10 +70,10 @@ def ask(
     **options: Any,
 ) -> Any:
     """Run a coroutine with a client of a new server, and return what it returns."""
-    app = create_app([Served("small", engine)], limits, access, **options)
+    app = create_app([Served("small", engine)], limits or PATIENT, access, **options)
 
     async def run() -> Any:
-        async with app.router.lifespan_context(app), client_of(app) as client:
+        async with client_of(app) as client:
             return await questions(client)
 
     return asyncio.run(run())

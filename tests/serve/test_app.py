@@ -3,6 +3,7 @@ import base64
 import json
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import saccade
 from saccade.serve.app import create_app
 from saccade.serve.served import Served
 from saccade.serve.settings import Limits
-from tests.serve.asking import GatedEngine, ask, client_of, form, picture, until
+from tests.serve.asking import PATIENT, GatedEngine, ask, client_of, form, picture, until
 
 EXAMPLE = Path(__file__).parents[2] / "examples/blood-cells"
 PHOTO = EXAMPLE / "test/BloodImage_00007.jpg"
@@ -30,7 +31,7 @@ async def _posted(client: httpx.AsyncClient, url: str = "/predict", **parts: Any
 
 
 def test_what_is_found_is_what_the_detector_predicts(nano: saccade.Detector) -> None:
-    app = create_app([Served("nano", nano.engine, nano)])
+    app = create_app([Served("nano", nano.engine, nano)], PATIENT)
     text = base64.b64encode(PHOTO.read_bytes()).decode()
 
     async def run() -> list[httpx.Response]:
@@ -68,7 +69,7 @@ def test_what_is_found_is_what_the_detector_predicts(nano: saccade.Detector) -> 
 
 
 def test_a_request_may_name_its_model(engine: GatedEngine) -> None:
-    app = create_app([Served("first", engine), Served("second", GatedEngine())])
+    app = create_app([Served("first", engine), Served("second", GatedEngine())], PATIENT)
 
     async def run() -> tuple[list[str], httpx.Response]:
         async with client_of(app) as client:
@@ -132,7 +133,7 @@ def test_a_full_queue_is_429_and_then_there_is_room_again(engine: GatedEngine) -
         assert (await first).status_code == 200
         assert (await _posted(client)).status_code == 200
 
-    ask(engine, questions, Limits(queue=1))
+    ask(engine, questions, replace(PATIENT, queue=1))
 
 
 def test_an_answer_that_takes_too_long_is_504(engine: GatedEngine) -> None:
@@ -147,7 +148,7 @@ def test_an_answer_that_takes_too_long_is_504(engine: GatedEngine) -> None:
 
 
 def test_a_client_that_has_gone_is_not_computed(engine: GatedEngine) -> None:
-    app = create_app([Served("small", engine)], Limits(max_wait=0.0))
+    app = create_app([Served("small", engine)], replace(PATIENT, max_wait=0.0))
     request = httpx.Request("POST", "http://localhost/predict", files=form(picture()))
     scope = {
         "type": "http",
@@ -204,7 +205,7 @@ def test_where_a_detector_looked_comes_from_the_functions_that_are_handed_in(
         raise ValueError(f"the pixel ({x:g}, {y:g}) lies outside.")
 
     models = [Served("nano", nano.engine, nano), Served("exported", nano.engine)]
-    app = create_app(models, look=look, look_from_pixel=look_from_pixel)
+    app = create_app(models, PATIENT, look=look, look_from_pixel=look_from_pixel)
 
     async def run() -> list[httpx.Response]:
         async with client_of(app) as client:
@@ -229,10 +230,10 @@ def test_looks_have_a_limit_of_their_own(nano: saccade.Detector) -> None:
 
     def look(detector: saccade.Detector, image: torch.Tensor, top_k: int) -> dict[str, Any]:
         started.set()
-        assert gate.wait(30)
+        assert gate.wait(600)
         return {}
 
-    app = create_app([Served("nano", nano.engine, nano)], Limits(max_looks=1), look=look)
+    app = create_app([Served("nano", nano.engine, nano)], replace(PATIENT, max_looks=1), look=look)
 
     async def run() -> None:
         async with client_of(app) as client:
@@ -248,7 +249,7 @@ def test_looks_have_a_limit_of_their_own(nano: saccade.Detector) -> None:
 
 
 def test_health_says_that_the_server_is_about_to_end(engine: GatedEngine) -> None:
-    app = create_app([Served("small", engine)])
+    app = create_app([Served("small", engine)], PATIENT)
 
     async def run() -> list[httpx.Response]:
         async with client_of(app) as client:
@@ -286,7 +287,7 @@ def test_metrics_count_requests_batches_and_refusals(engine: GatedEngine) -> Non
 
 def test_a_detector_that_fails_is_a_500_that_tells_nothing(engine: GatedEngine) -> None:
     engine.failure = RuntimeError("secret path")
-    app = create_app([Served("small", engine)])
+    app = create_app([Served("small", engine)], PATIENT)
 
     async def run() -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

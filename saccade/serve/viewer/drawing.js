@@ -18,8 +18,8 @@ export function drawPanel(context, panel, progress) {
   context.drawImage(bitmap, 0, 0, width, height);
   if (!panel.look) return;
   const pen = newPen(context, panel.look.image, devicePixelRatio);
-  if (isOpen(panel)) {
-    context.fillStyle = "rgb(8 9 16 / 62%)";
+  if (isOpen(panel) || state.showProposals) {
+    context.fillStyle = isOpen(panel) ? "rgb(8 9 16 / 58%)" : "rgb(8 9 16 / 40%)";
     context.fillRect(0, 0, width, height);
   }
   if (state.showProposals) drawProposals(pen, panel.look.proposals);
@@ -34,8 +34,9 @@ function newPen(context, image, ratio) {
   const [right, down] = [width / image.width, height / image.height];
   const place = ([x, y]) => [x * right, y * down];
   const stroke = (box, colour, { line = 2, dash = [], casing = CASING } = {}) => {
-    const corner = place(box);
-    const end = place(box.slice(2));
+    // On whole pixels lines are sharp.
+    const corner = place(box).map(Math.round);
+    const end = place(box.slice(2)).map(Math.round);
     const size = [end[0] - corner[0], end[1] - corner[1]];
     context.setLineDash(dash.map((length) => length * ratio));
     for (const [style, extra] of [[casing, 2], [colour, 0]]) {
@@ -55,6 +56,8 @@ function drawObjects(pen, panel) {
     const { box, label } = objects[index];
     pen.stroke(box, classColour(label), { casing: "rgb(255 255 255 / 80%)" });
   }
+  // On a small picture labels would hide it; the list has them too.
+  if (pen.context.canvas.width < 260 * pen.ratio) return;
   for (const index of shownIndices(panel).reverse()) drawLabel(pen, objects[index]);
 }
 
@@ -82,8 +85,8 @@ function drawLabel({ context, ratio, place }, { box, label, score, class: name }
 function drawProposals(pen, proposals) {
   const best = proposals[0]?.score || 1;
   for (const { box, score } of [...proposals].reverse()) {
-    pen.context.globalAlpha = 0.25 + 0.75 * Math.max(0, Math.min(score / best, 1));
-    pen.stroke(box, PROPOSAL, { line: 1, dash: [2, 3] });
+    pen.context.globalAlpha = 0.4 + 0.6 * Math.max(0, Math.min(score / best, 1));
+    pen.stroke(box, PROPOSAL, { line: 1, dash: [4, 3], casing: "transparent" });
   }
   pen.context.globalAlpha = 1;
 }
@@ -98,10 +101,12 @@ function drawQuery(pen, panel, progress) {
     pen.stroke(layers[earlier].box, WHITE, { line: 1 });
   }
   pen.context.globalAlpha = 1;
+  const reference = layers[layer]?.reference;
   const box = layers.length ? boxAt(layers, progress) : object.box;
   pen.stroke(box, WHITE, { line: 2.5 });
+  if (reference?.length === 4) pen.stroke(reference, REFERENCE, { line: 1.5, dash: [6, 4] });
   drawPoints(pen, panel);
-  if (layers[layer]?.reference) drawReference(pen, layers[layer].reference);
+  if (reference) drawCross(pen, centre(reference));
   drawLabel(pen, { ...object, box, score: layers[layer]?.score ?? object.score });
 }
 
@@ -122,7 +127,7 @@ function drawTokens(pen, panel) {
     pen.stroke(cell, WHITE, { line: 1, dash: [4, 3] });
   }
   drawPoints(pen, panel);
-  drawReference(pen, panel.pixel.pixel);
+  drawCross(pen, panel.pixel.pixel);
 }
 
 function drawPoints(pen, panel) {
@@ -143,11 +148,8 @@ export function drawPoint(context, level, x, y, share, ratio) {
   context.stroke();
 }
 
-/** A cross, and around it the dashed box where the reference is one. */
-export function drawReference(pen, reference) {
-  if (reference.length === 4) pen.stroke(reference, REFERENCE, { line: 1.5, dash: [6, 4] });
-  const { context, ratio } = pen;
-  const [x, y] = pen.place(centre(reference));
+function drawCross({ context, ratio, place }, point) {
+  const [x, y] = place(point);
   const reach = 7 * ratio;
   for (const [colour, line] of [[CASING, 4], [REFERENCE, 2]]) {
     context.strokeStyle = colour;

@@ -1,0 +1,186 @@
+"""Exported detectors as engines: each runs images of one size and returns predictions."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from saccade.config import DetectorConfig
+from saccade.export.description import config_of
+from saccade.export.onnx_file import needed
+from saccade.inference.engine import Engine
+from saccade.structures import Predictions
+
+SUFFIXES = (".onnx", ".xml", ".pt2")
+"""Of exported files."""
+DESCRIPTION = "model.json"
+"""The file beside an exported one that describes it."""
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether it is such a file, or a folder with one."""
+    return exported_file(Path(path)) is not None
+
+
+def exported_file(path: Path) -> Path | None:
+    """The exported file that a path means: itself, or the only one in a folder."""
+    if path.suffix in SUFFIXES and path.is_file():
+        return path
+    if not path.is_dir():
+        return None
+    found = [file for suffix in SUFFIXES for file in sorted(path.glob(f"model{suffix}"))]
+    return found[0] if len(found) == 1 else None
+
+
+def open_exported(path: str | Path, threads: int | None = None) -> Engine:
+    """An exported detector in the runtime that its file is for.
+
+    Args:
+        path: An ``.onnx``, ``.xml`` (OpenVINO) or ``.pt2`` (torch) file, or the folder of one.
+        threads: How many threads a call uses; by default as the runtime decides.
+
+    Raises:
+        ValueError: If there is no such file, it is broken or not a detector's, or the runtime is
+            not installed.
+    """
+    file = exported_file(Path(path))
+    if file is None:
+        raise ValueError(
+            f"{path} is no exported detector: expected one file of {', '.join(SUFFIXES)}, or the "
+            "folder that saccade export wrote."
+        )
+    kinds = {".onnx": OnnxRuntimeEngine, ".xml": OpenVinoEngine, ".pt2": TorchProgramEngine}
+    engine: Engine = kinds[file.suffix](file, threads)
+    return engine
+
+
+class OnnxRuntimeEngine:
+    """An ONNX file in onnxruntime, on the CPU."""
+
+    def __init__(self, file: Path, threads: int | None = None) -> None:
+        """Read the file; see `open_exported`."""
+        runtime = needed("onnxruntime")
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        try:
+            self.session = runtime.InferenceSession(
+                file, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # noqa: BLE001 - onnxruntime's have no base of their own
+            raise ValueError(f"{file} cannot be read by onnxruntime: {_first(error)}") from error
+        held = self.session.get_modelmeta().custom_metadata_map
+        self.config = config_of(held, file)
+
+    def __call__(self, images: UInt8[Tensor, "B 3 H W"]) -> Predictions:
+        """Detect the objects of resized RGB images of one size; float32, on the CPU."""
+        return _predictions(dict(zip(("logits", "boxes"), self.run(images), strict=True)))
+
+    def run(self, images: UInt8[Tensor, "B 3 H W"], names: list[str] | None = None) -> list[Any]:
+        """Outputs of the graph as arrays; logits and boxes unless named."""
+        pixels = images.cpu().contiguous().numpy()
+        try:
+            found: list[Any] = self.session.run(names or ["logits", "boxes"], {"images": pixels})
+        except Exception as error:  # noqa: BLE001
+            raise _unfit(images, "onnxruntime", error) from error
+        return found
+
+
+class OpenVinoEngine:
+    """An OpenVINO model (``.xml`` and ``.bin``), on the CPU."""
+
+    def __init__(self, file: Path, threads: int | None = None) -> None:
+        """Compile the model; see `open_exported`."""
+        switch_telemetry_off()
+        openvino = needed("openvino")
+        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
+        if _precision(file) != "fp16":
+            # Newer processors would calculate in bfloat16 unasked.
+            options["INFERENCE_PRECISION_HINT"] = "f32"
+        try:
+            model = openvino.Core().read_model(file)
+            self.compiled = openvino.Core().compile_model(model, "CPU", options)
+        except RuntimeError as error:
+            raise ValueError(f"{file} cannot be read by OpenVINO: {_first(error)}") from error
+        held = model.get_rt_info(["saccade", "config"]).value if model.has_rt_info(
+            ["saccade", "config"]
+        ) else None
+        self.config = config_of({"config": held}, file)
+        self.request = self.compiled.create_infer_request()
+
+    def __call__(self, images: UInt8[Tensor, "B 3 H W"]) -> Predictions:
+        """Detect the objects of resized RGB images of one size; float32, on the CPU."""
+        pixels = images.cpu().contiguous().numpy()
+        try:
+            found = self.request.infer([pixels], share_inputs=True)
+        except RuntimeError as error:
+            raise _unfit(images, "OpenVINO", error) from error
+        return _predictions({name: found[name] for name in ("logits", "boxes")})
+
+
+class TorchProgramEngine:
+    """A torch program (``.pt2``), which needs torch alone."""
+
+    def __init__(self, file: Path, threads: int | None = None) -> None:
+        """Read the program; see `open_exported`."""
+        held = {"config": ""}
+        try:
+            program = torch.export.load(file, extra_files=held)
+        except (RuntimeError, ValueError, OSError, KeyError) as error:
+            raise ValueError(f"{file} cannot be read by torch: {_first(error)}") from error
+        self.config: DetectorConfig = config_of({"config": held["config"] or None}, file)
+        self.module = program.module()
+        self.threads = threads
+
+    @torch.inference_mode()
+    def __call__(self, images: UInt8[Tensor, "B 3 H W"]) -> Predictions:
+        """Detect the objects of resized RGB images of one size; float32, on the CPU."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads or before)
+        try:
+            logits, boxes = self.module(images.cpu())
+        except (RuntimeError, AssertionError) as error:
+            raise _unfit(images, "torch", error) from error
+        finally:
+            torch.set_num_threads(before)
+        return Predictions(logits.float(), boxes.float())
+
+
+def switch_telemetry_off() -> None:
+    """Keep OpenVINO and NNCF from sending anything anywhere; before they are imported."""
+    import os
+
+    os.environ["NNCF_DISABLE_TELEMETRY"] = "1"
+    os.environ.setdefault("OPENVINO_TELEMETRY_DISABLED", "1")
+
+
+def _precision(file: Path) -> str:
+    beside = file.with_name(DESCRIPTION)
+    return str(json.loads(beside.read_text("utf-8"))["precision"]) if beside.exists() else "fp32"
+
+
+def _predictions(found: dict[str, Any]) -> Predictions:
+    # A copy: runtimes write the next call's outputs into the same memory.
+    logits, boxes = (
+        torch.from_numpy(np.array(found[name], np.float32)) for name in ("logits", "boxes")
+    )
+    return Predictions(logits, boxes)
+
+
+def _unfit(images: Tensor, runtime: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"{runtime} cannot run images of shape {list(images.shape)} ({_first(error)}): was the "
+        "detector exported for this number and size of images?"
+    )
+
+
+def _first(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
