@@ -1,9 +1,11 @@
 """A detector in the runtime that was asked for, from whatever holds it."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from saccade.export.own_openvino import Precision
     from saccade.inference import Detector
     from saccade.inference.engine import Engine
 
@@ -11,22 +13,43 @@ Runtime = Literal["torch", "onnxruntime", "openvino"]
 
 
 def open_engine(
-    weights: str, preset: str | None = None, device: str = "auto", runtime: Runtime = "torch"
+    weights: str,
+    preset: str | None = None,
+    device: str = "auto",
+    runtime: Runtime = "torch",
+    precision: "Precision" = "fp32",
+    calibration: Path | None = None,
 ) -> "Engine":
-    """A detector that runs.
+    """A detector that runs, for the commands: this process then keeps the memory that it frees.
 
     Args:
-        weights: Whatever `Detector.from_pretrained` takes.
+        weights: Whatever `Detector.from_pretrained` takes, or an exported file or its folder, which
+            says by itself which runtime it is for.
         preset: Settles what an official file does not tell.
         device: "cpu", "cuda", "mps", or "auto" for the best there is.
-        runtime: What runs it.
+        runtime: What runs it. OpenVINO and onnxruntime convert weights first.
+        precision: "int8" for OpenVINO.
+        calibration: For int8, a folder of images like those that will be looked at.
 
     Raises:
         ValueError: If the weights are missing or broken, or cannot run so or there.
     """
-    if runtime != "torch":
-        raise ValueError(f'--runtime is "{runtime}": only torch runs yet.')
-    return load_detector(weights, preset, device).engine
+    if precision != "fp32" and runtime != "openvino":
+        raise ValueError(f"precision is {precision} with {runtime}: only openvino has it here.")
+    from saccade.export.runtimes import is_exported, open_exported
+    from saccade.inference.memory import keep_freed_memory
+
+    keep_freed_memory()
+    if is_exported(weights):
+        return open_exported(weights)
+    if runtime == "torch":
+        return load_detector(weights, preset, device).engine
+    if device not in ("auto", "cpu"):
+        raise ValueError(f"--device is {device}, but {runtime} runs on the CPU here: leave it out.")
+    detector = load_detector(weights, preset, "cpu")
+    from saccade.export.own_openvino import open_with_own_kernels
+
+    return open_with_own_kernels(detector.config, detector.model, precision, calibration)
 
 
 def load_detector(weights: str, preset: str | None = None, device: str = "auto") -> "Detector":

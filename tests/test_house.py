@@ -49,6 +49,7 @@ ROOMS = {
         "weights",
         "presets",
     },
+    "bulk": {"config", "data", "model", "inference"},
     "serve": {"boxes", "config", "data", "model", "inference"},
     "config_json": set(),
     "settings": {"run_config", "config_json"},

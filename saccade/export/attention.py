@@ -36,7 +36,7 @@ def attention_by_grid_sample(
     for level, count in enumerate(points):
         height, width = sides[2 * level], sides[2 * level + 1]
         tokens = maps[:, :, first_token : first_token + height * width]
-        map_ = tokens.unflatten(2, (height, width))
+        map_ = tokens.unflatten(2, (height, width))  # type: ignore[no-untyped-call]
         of_level = offsets[:, :, :, first_sample : first_sample + count]
         grids = _grids(references[:, :, level], of_level, height, width, box_scale)
         for number in range(count):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int32
+from jaxtyping import Float
 from torch import Tensor
 
 DOMAIN = "saccade"
@@ -18,15 +18,13 @@ _MOST_ROWS = 1 << 24
 
 
 @torch.library.custom_op("saccade::sum_rows", mutates_args=())
-def sum_rows(
-    table: Tensor, rows: Tensor, weights: Tensor
-) -> Tensor:
+def sum_rows(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
     """Of each line of `rows` [N, T], the weighted sum of these rows of `table` [R, D]: [N, D]."""
     return torch.einsum("nt,ntd->nd", weights, table[rows.long()])
 
 
 @sum_rows.register_fake
-def _(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+def _(table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:  # noqa: ARG001
     return table.new_empty(rows.shape[0], table.shape[1])
 
 
@@ -56,7 +54,9 @@ def attention_by_bags(
         place = (centres[..., :2] + offsets * (centres[..., 2:] * share[:, None])) * size - 0.5
     # [B, Q, M, 4, K]: the four tokens around each sample.
     x, y = (place[..., axis][..., None, :] for axis in (0, 1))
-    right, lower = (torch.tensor(steps)[:, None] for steps in ((0.0, 1.0, 0.0, 1.0), (0.0, 0.0, 1.0, 1.0)))
+    right, lower = (
+        torch.tensor(steps)[:, None] for steps in ((0.0, 1.0, 0.0, 1.0), (0.0, 0.0, 1.0, 1.0))
+    )
     column, row = x.floor() + right, y.floor() + lower
     width, height = size.unbind(1)
     inside_x, inside_y = (

@@ -32,7 +32,7 @@ def convolution_by_grid_sample(
             f"a deformable convolution has {offset_groups} groups of offsets: only those with one "
             "can be exported."
         )
-    num_images, channels, height, width = input.shape
+    num_images, _, height, width = input.shape
     rows, columns = offset.shape[-2:]
     kernel_h, kernel_w = weight.shape[-2:]
     top = torch.arange(rows, device=input.device, dtype=input.dtype)[:, None] * stride_h - pad_h

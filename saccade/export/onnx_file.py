@@ -1,5 +1,6 @@
 """ONNX files: standard operators only, for every runtime."""
 
+import ast
 import logging
 import re
 import warnings
@@ -66,6 +67,7 @@ def write_onnx(
         )
     assert written is not None
     _tidy(written.model)
+    _name_nodes(written.model)
     _name_sizes(written.model)
     written.model.metadata_props.clear()
     written.model.metadata_props.update(held)
@@ -91,6 +93,16 @@ def _tidy(model: "ir.Model") -> None:
         common.RemoveUnusedNodesPass(),
     ):
         each(model)
+
+
+def _name_nodes(model: "ir.Model") -> None:
+    """Call each node after the module that it calculates for."""
+    for node in model.graph:
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "[]"))
+        modules = [scope for scope in scopes[:-1] if scope]
+        module = modules[-1].removeprefix("model.") if modules else ""
+        node.name = f"{module}/{node.name}" if module else node.name
+        node.metadata_props.clear()
 
 
 def _name_sizes(model: "ir.Model") -> None:

@@ -170,7 +170,7 @@ class _Replace(TorchFunctionMode):
     def __torch_function__(
         self,
         function: Callable[..., object],
-        types: object,  # noqa: ARG002
+        types: object,
         positional: tuple[object, ...] = (),
         named: dict[str, object] | None = None,
     ) -> object:

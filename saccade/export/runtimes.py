@@ -1,6 +1,6 @@
 """Exported detectors as engines: each runs images of one size and returns predictions."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from saccade.config import DetectorConfig
 from saccade.export.description import config_of
 from saccade.export.onnx_file import needed
+from saccade.export.openvino_kernel import operation
 from saccade.inference.engine import Engine
 from saccade.structures import Predictions
 
@@ -53,9 +54,12 @@ def open_exported(path: str | Path, threads: int | None = None) -> Engine:
             f"{path} is no exported detector: expected one file of {', '.join(SUFFIXES)}, or the "
             "folder that saccade export wrote."
         )
-    kinds = {".onnx": OnnxRuntimeEngine, ".xml": OpenVinoEngine, ".pt2": TorchProgramEngine}
-    engine: Engine = kinds[file.suffix](file, threads)
-    return engine
+    kinds: dict[str, Callable[[Path, int | None], Engine]] = {
+        ".onnx": OnnxRuntimeEngine,
+        ".xml": OpenVinoEngine,
+        ".pt2": TorchProgramEngine,
+    }
+    return kinds[file.suffix](file, threads)
 
 
 class OnnxRuntimeEngine:
@@ -72,21 +76,21 @@ class OnnxRuntimeEngine:
             self.session = runtime.InferenceSession(
                 file, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # noqa: BLE001 - onnxruntime's have no base of their own
+        except Exception as error:  # onnxruntime's have no base of their own
             raise ValueError(f"{file} cannot be read by onnxruntime: {_first(error)}") from error
         held = self.session.get_modelmeta().custom_metadata_map
         self.config = config_of(held, file)
 
     def __call__(self, images: UInt8[Tensor, "B 3 H W"]) -> Predictions:
         """Detect the objects of resized RGB images of one size; float32, on the CPU."""
-        return _predictions(dict(zip(("logits", "boxes"), self.run(images), strict=True)))
+        return _predictions(self.run(images))
 
-    def run(self, images: UInt8[Tensor, "B 3 H W"], names: list[str] | None = None) -> list[Any]:
-        """Outputs of the graph as arrays; logits and boxes unless named."""
+    def run(self, images: UInt8[Tensor, "B 3 H W"]) -> list[Any]:
+        """All outputs of the graph, as arrays: logits, boxes, then those of probes."""
         pixels = images.cpu().contiguous().numpy()
         try:
-            found: list[Any] = self.session.run(names or ["logits", "boxes"], {"images": pixels})
-        except Exception as error:  # noqa: BLE001
+            found: list[Any] = self.session.run(None, {"images": pixels})
+        except Exception as error:
             raise _unfit(images, "onnxruntime", error) from error
         return found
 
@@ -101,28 +105,33 @@ class OpenVinoEngine:
         options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             options["INFERENCE_NUM_THREADS"] = threads
-        if _precision(file) != "fp16":
-            # Newer processors would calculate in bfloat16 unasked.
-            options["INFERENCE_PRECISION_HINT"] = "f32"
+        # Newer processors would calculate in bfloat16 unasked.
+        options["INFERENCE_PRECISION_HINT"] = "f32"
+        core = openvino.Core()
+        # For those that saccade converted for itself.
+        core.add_extension(operation())
         try:
-            model = openvino.Core().read_model(file)
-            self.compiled = openvino.Core().compile_model(model, "CPU", options)
+            model = core.read_model(file)
+            self.compiled = core.compile_model(model, "CPU", options)
         except RuntimeError as error:
             raise ValueError(f"{file} cannot be read by OpenVINO: {_first(error)}") from error
-        held = model.get_rt_info(["saccade", "config"]).value if model.has_rt_info(
-            ["saccade", "config"]
-        ) else None
+        place = ["saccade", "config"]
+        held = model.get_rt_info(place).value if model.has_rt_info(place) else None
         self.config = config_of({"config": held}, file)
         self.request = self.compiled.create_infer_request()
 
     def __call__(self, images: UInt8[Tensor, "B 3 H W"]) -> Predictions:
         """Detect the objects of resized RGB images of one size; float32, on the CPU."""
+        return _predictions(self.run(images))
+
+    def run(self, images: UInt8[Tensor, "B 3 H W"]) -> list[Any]:
+        """All outputs of the graph, as arrays: logits, boxes, then those of probes."""
         pixels = images.cpu().contiguous().numpy()
         try:
             found = self.request.infer([pixels], share_inputs=True)
         except RuntimeError as error:
             raise _unfit(images, "OpenVINO", error) from error
-        return _predictions({name: found[name] for name in ("logits", "boxes")})
+        return [found[output] for output in self.compiled.outputs]
 
 
 class TorchProgramEngine:
@@ -139,18 +148,22 @@ class TorchProgramEngine:
         self.module = program.module()
         self.threads = threads
 
-    @torch.inference_mode()
     def __call__(self, images: UInt8[Tensor, "B 3 H W"]) -> Predictions:
         """Detect the objects of resized RGB images of one size; float32, on the CPU."""
+        return _predictions(self.run(images))
+
+    @torch.inference_mode()
+    def run(self, images: UInt8[Tensor, "B 3 H W"]) -> list[Any]:
+        """All outputs of the graph, as arrays: logits, boxes, then those of probes."""
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads or before)
         try:
-            logits, boxes = self.module(images.cpu())
+            found: list[Tensor] = self.module(images.cpu())
         except (RuntimeError, AssertionError) as error:
             raise _unfit(images, "torch", error) from error
         finally:
             torch.set_num_threads(before)
-        return Predictions(logits.float(), boxes.float())
+        return [output.numpy() for output in found]
 
 
 def switch_telemetry_off() -> None:
@@ -161,16 +174,9 @@ def switch_telemetry_off() -> None:
     os.environ.setdefault("OPENVINO_TELEMETRY_DISABLED", "1")
 
 
-def _precision(file: Path) -> str:
-    beside = file.with_name(DESCRIPTION)
-    return str(json.loads(beside.read_text("utf-8"))["precision"]) if beside.exists() else "fp32"
-
-
-def _predictions(found: dict[str, Any]) -> Predictions:
+def _predictions(found: list[Any]) -> Predictions:
     # A copy: runtimes write the next call's outputs into the same memory.
-    logits, boxes = (
-        torch.from_numpy(np.array(found[name], np.float32)) for name in ("logits", "boxes")
-    )
+    logits, boxes = (torch.from_numpy(np.array(each, np.float32)) for each in found[:2])
     return Predictions(logits, boxes)
 
 

@@ -79,6 +79,16 @@ def _attempt(read: Callable[[Key], Read], key: Key) -> Read | Unreadable:
         return error
 
 
+def check_image_limit(megapixels: float) -> None:
+    """Refuse what is no limit.
+
+    Raises:
+        ValueError: If it is not positive.
+    """
+    if not megapixels > 0:
+        raise ValueError(f"the limit is {megapixels} megapixels: expected a positive number.")
+
+
 @contextmanager
 def image_limit(megapixels: float) -> Iterator[None]:
     """Meanwhile, images of more pixels cannot be read: a small file may unpack to any size.
@@ -86,8 +96,7 @@ def image_limit(megapixels: float) -> Iterator[None]:
     Raises:
         ValueError: If the limit is not positive.
     """
-    if not megapixels > 0:
-        raise ValueError(f"the limit is {megapixels} megapixels: expected a positive number.")
+    check_image_limit(megapixels)
     before = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         # Pillow refuses what has twice as many pixels, and warns of what has more.

@@ -1,11 +1,12 @@
 """What `saccade predict` can be asked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import tyro
 
+from saccade.bulk.arguments import BulkArguments
 from saccade.engines import Runtime
 
 
@@ -19,15 +20,20 @@ class PredictArguments:
     Example: saccade predict examples/blood-cells/test --weights examples/blood-cells/nano
     """
 
-    sources: tyro.conf.Positional[tuple[Path, ...]]
+    sources: tyro.conf.Positional[tuple[str, ...]]
     """Image files, folders of images or video frames (frame2 before frame10), patterns such as
-    "photos/**/*.jpg", and .txt files with a path per line. Results keep their order."""
+    "photos/**/*.jpg", and .txt files with a path per line. Results keep their order. With --engine
+    ray also tar files (WebDataset), Parquet files, and URIs such as s3://bucket/photos."""
     weights: str
     """A run's best/ or last/, an official .pth file, a transformers folder, or a hub id."""
     recursive: bool = False
     """Look into the folders within folders too."""
-    out: Path | None = None
-    """Where results go; by default runs/predict, runs/predict-2 and so on."""
+    out: str | None = None
+    """Where results go; by default runs/predict, runs/predict-2 and so on. --engine ray needs it,
+    may be given a URI, and goes on with what is there."""
+    engine: Literal["local", "ray"] = "local"
+    """"local", this process; "ray", Ray Data with many processes or machines, which writes Parquet
+    files and needs the extra bulk."""
     formats: tuple[Literal["jsonl", "coco"], ...] = ("jsonl",)
     """What is written: "jsonl", predictions.jsonl with boxes as x0, y0, x1, y1 in pixels; "coco",
     predictions.json with COCO results, and images.json, which says how it numbers images and
@@ -68,3 +74,4 @@ class PredictArguments:
     """Settles what an official file does not tell; see `saccade presets`."""
     device: str = "auto"
     """cpu, cuda, mps, or auto for the best there is."""
+    bulk: tyro.conf.OmitArgPrefixes[BulkArguments] = field(default_factory=BulkArguments)

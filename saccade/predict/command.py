@@ -20,6 +20,7 @@ from saccade.inference.stream import look_at_all
 from saccade.inference.tiles import Tiles
 from saccade.inference.wanted import Wanted, labels_of
 from saccade.predict.arguments import PredictArguments
+from saccade.predict.on_ray import predict_on_ray, refuse_what_needs_ray
 from saccade.predict.progress import Bar
 from saccade.predict.results import Results
 from saccade.settings import free_folder
@@ -41,11 +42,14 @@ def predict(arguments: PredictArguments, console: Console) -> int:
     """
     if not arguments.sources:
         raise ValueError("no images: name image files, folders of images, patterns or lists.")
-    files = find_images(arguments.sources, arguments.recursive)
-    out = arguments.out or free_folder(Path("runs/predict"))
+    looking = way_of_looking(arguments)
+    if arguments.engine == "ray":
+        return predict_on_ray(arguments, looking, console)
+    refuse_what_needs_ray(arguments)
+    files = find_images([Path(source) for source in arguments.sources], arguments.recursive)
+    out = free_folder(Path("runs/predict")) if arguments.out is None else Path(arguments.out)
     if out.resolve() in {file.resolve().parent for file in files}:
         raise ValueError(f"--out {out} holds the images themselves: name another folder.")
-    looking = way_of_looking(arguments)
     check_thresholds(arguments.threshold, arguments.top_k, arguments.batch_size)
     with image_limit(arguments.max_megapixels), ExitStack() as stack:
         engine = open_engine(

@@ -19,9 +19,15 @@ PRINT_EVERY_SECONDS = 60.0
 class Bar:
     """Images done, images per second and the time left."""
 
-    def __init__(self, total: int, console: Console) -> None:
+    def __init__(self, total: int | None, console: Console) -> None:
+        """Begin.
+
+        Args:
+            total: Images; None if nobody knows.
+            console: Where it is shown.
+        """
         self.done = 0
-        self._total = total
+        self._total = "" if total is None else f" of {total}"
         self._console = console
         self._started = self._printed = time.perf_counter()
         self._progress = Progress(
@@ -42,14 +48,14 @@ class Bar:
         seconds = time.perf_counter() - self._started
         return f"{self.done / max(seconds, 1e-9):.3g} images/s"
 
-    def advance(self) -> None:
-        """Another image is done."""
-        self.done += 1
-        self._progress.update(self._task, advance=1, rate=self.rate)
+    def advance(self, images: int = 1) -> None:
+        """Some more images are done."""
+        self.done += images
+        self._progress.update(self._task, advance=images, rate=self.rate)
         now = time.perf_counter()
         if not self._console.is_terminal and now - self._printed >= PRINT_EVERY_SECONDS:
             self._printed = now
-            self._console.print(f"{self.done} of {self._total} images, {self.rate}")
+            self._console.print(f"{self.done}{self._total} images, {self.rate}")
 
     def __enter__(self) -> "Bar":
         self._progress.start()

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +15,7 @@ from saccade.model import Found, select
 from saccade.serve.metrics import Metrics
 from saccade.serve.refusals import Refusal
 from saccade.serve.settings import Limits
+from saccade.serve.workers import Workers
 
 MAX_TOP_K = 1000
 """Most detections that a request may ask for: so many are selected for every image of a batch, so
@@ -36,11 +36,11 @@ class _Waiting:
 class Batcher:
     """The queue of one model.
 
-    Its methods are called in the event loop's thread; the engine runs in the executor's.
+    Its methods are called in the event loop's thread; the engine runs in the workers'.
     """
 
     def __init__(
-        self, name: str, engine: Engine, limits: Limits, thread: Executor, metrics: Metrics
+        self, name: str, engine: Engine, limits: Limits, thread: Workers, metrics: Metrics
     ) -> None:
         self._name = name
         self._engine = engine
@@ -135,7 +135,7 @@ class Batcher:
     async def _compute(self, batch: list[_Waiting]) -> None:
         start = time.perf_counter()
         images = [entry.image for entry in batch]
-        work = asyncio.get_running_loop().run_in_executor(self._thread, self._detect, images)
+        work = asyncio.ensure_future(self._thread.run(lambda: self._detect(images)))
         await asyncio.wait({work})
         error = work.exception()
         for index, entry in enumerate(batch):
@@ -156,6 +156,10 @@ class Batcher:
         with torch.inference_mode():
             predictions = self._engine(torch.stack(images))
             found = select(predictions, self._engine.config.classification, MAX_TOP_K)
+            if len(found) != len(images):
+                raise RuntimeError(
+                    f"{self._name} was given {len(images)} images and answered for {len(found)}."
+                )
             return [
                 Found(each.boxes.cpu(), each.scores.cpu(), each.labels.cpu(), each.queries.cpu())
                 for each in found

@@ -12,6 +12,9 @@ from saccade.serve.naming import name_models
 if TYPE_CHECKING:
     from saccade.serve.served import Look, LookFromPixel, Served
 
+BACKLOG = 2048
+"""Connections that the system keeps until they are accepted; as uvicorn's."""
+
 EXTRA = ("fastapi", "starlette", "pydantic", "uvicorn", "python_multipart", "prometheus_client")
 
 
@@ -64,6 +67,8 @@ def serve(
                 file=sys.stderr,
             )
         app = create_app(models, arguments.limits, access, look, look_from_pixel)
+        # Whoever reads the address may connect.
+        listener.listen(BACKLOG)
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         print(
             f"saccade serve: {', '.join(named)} at http://{host}:{listener.getsockname()[1]}",

@@ -39,6 +39,9 @@ class Guarded:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            # The same without the content, which the server leaves out.
+            scope = {**scope, "method": "GET"}
         answer = _Answer(send)
         start = time.perf_counter()
         try:

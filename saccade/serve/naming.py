@@ -45,5 +45,7 @@ def _split(model: str) -> tuple[str, str]:
             )
         return name, weights
     path = Path(model)
-    stem = path.resolve().parent.name if path.name in _PARTS_OF_A_RUN else path.stem
+    stem = path.name if path.is_dir() else path.stem
+    if path.name in _PARTS_OF_A_RUN:
+        stem = path.resolve().parent.name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "model", model

@@ -1,6 +1,7 @@
 """Image files that strangers send, as tensors."""
 
 import io
+import re
 import struct
 
 from jaxtyping import UInt8
@@ -16,8 +17,12 @@ from saccade.serve.refusals import Refusal
 MAX_SCANS = 100
 """A progressive JPEG has about ten. Every scan may touch all pixels, so that a small file of
 thousands would keep a thread busy for minutes."""
+MAX_SEGMENTS = 10_000
+"""The tables and metadata of large photos take a few hundred, of 64 kB at most."""
 
-_START_OF_SCAN = b"\xff\xda"
+# What has no length is passed over: escaped bytes of a scan (0), fill bytes, restarts.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
+_END, _START_OF_SCAN = b"\xd9", b"\xda"
 
 
 def decode(data: bytes, max_megapixels: float) -> UInt8[Tensor, "3 H W"]:
@@ -30,10 +35,11 @@ def decode(data: bytes, max_megapixels: float) -> UInt8[Tensor, "3 H W"]:
     Raises:
         Refusal: If it is too large, broken, truncated, or not an image.
     """
-    if data.startswith(b"\xff\xd8") and data.count(_START_OF_SCAN) > MAX_SCANS:
+    if data.startswith(b"\xff\xd8") and _is_laborious(data):
         raise Refusal(
             422,
-            f"the JPEG has more than {MAX_SCANS} scans, which no camera or program writes.",
+            f"the JPEG has more than {MAX_SCANS} scans or {MAX_SEGMENTS} segments, which no camera "
+            "or program writes.",
             "image",
         )
     try:
@@ -69,6 +75,21 @@ def check_resized(size: tuple[int, int], config: InputConfig) -> None:
             "cut it into pieces.",
             "image",
         )
+
+
+def _is_laborious(jpeg: bytes) -> bool:
+    """Whether it has too many scans or segments before its end; phones append videos behind it."""
+    place, scans = 2, 0
+    for _ in range(MAX_SEGMENTS):
+        marker = _MARKER.search(jpeg, place)
+        if marker is None or marker[1] == _END:
+            return False
+        scans += marker[1] == _START_OF_SCAN
+        if scans > MAX_SCANS:
+            return True
+        length = int.from_bytes(jpeg[marker.end() : marker.end() + 2], "big")
+        place = marker.end() + max(2, length)
+    return True
 
 
 def _check_pixels(width: int, height: int, max_megapixels: float) -> None:

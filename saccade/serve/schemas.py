@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from saccade.serve.batching import MAX_TOP_K
 from saccade.serve.bodies import FIELD, JsonBody
 
+MAX_EXPLAINED = 300
+"""Most objects whose points are told: six layers of 128 points are 25 kB each."""
+
 
 class ModelQuery(BaseModel):
     """What every question may say."""
@@ -19,11 +22,13 @@ class ModelQuery(BaseModel):
 class LookQuery(ModelQuery):
     """Options of `POST /look`."""
 
-    top_k: int = Field(100, ge=1, le=MAX_TOP_K, description="Most objects.")
+    top_k: int = Field(100, ge=1, le=MAX_EXPLAINED, description="Most objects.")
 
 
-class PredictQuery(LookQuery):
+class PredictQuery(ModelQuery):
     """Options of `POST /predict`."""
+
+    top_k: int = Field(100, ge=1, le=MAX_TOP_K, description="Most objects.")
 
     threshold: float | None = Field(
         None, ge=0, le=1, description="Lowest score reported; by default the model's."

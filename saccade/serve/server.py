@@ -9,9 +9,10 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from PIL import Image
 
+from saccade.inference.reading import image_limit
 from saccade.serve.arguments import ServeArguments
+from saccade.serve.connections import ImpatientProtocol
 
 KEEP_ALIVE = 60
 """Seconds for which a connection without a request stays open."""
@@ -52,10 +53,10 @@ def run(app: FastAPI, listener: socket.socket, arguments: ServeArguments) -> Non
     # What is wrong with a body is for who sent it, not for the log.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="PIL")
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
     limits = arguments.limits
     config = uvicorn.Config(
         app,
+        http=ImpatientProtocol,
         ws="none",
         log_level="info" if arguments.access_log else "warning",
         access_log=arguments.access_log,
@@ -66,4 +67,5 @@ def run(app: FastAPI, listener: socket.socket, arguments: ServeArguments) -> Non
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=math.ceil(limits.upload_timeout + limits.timeout + _MARGIN),
     )
-    GracefulServer(config, app, arguments.drain).run(sockets=[listener])
+    with image_limit(limits.max_megapixels):
+        GracefulServer(config, app, arguments.drain).run(sockets=[listener])

@@ -1,10 +1,8 @@
 """From a request to its answer, without the words of HTTP around it."""
 
-import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -25,6 +23,7 @@ from saccade.serve.refusals import Refusal
 from saccade.serve.served import Look, LookFromPixel, Served
 from saccade.serve.settings import Limits
 from saccade.serve.uploads import Uploads
+from saccade.serve.workers import Workers
 
 DECODERS = 2
 """Threads that decode images; each may hold one of the largest size several times over."""
@@ -48,8 +47,8 @@ class Service:
         self._look_from_pixel = look_from_pixel
         self._looks = 0
         # One: two would take the cores, or the GPU's memory, from each other.
-        self._inference = ThreadPoolExecutor(1, "inference")
-        self._decoding = ThreadPoolExecutor(DECODERS, "decoding")
+        self._inference = Workers(1, "inference")
+        self._decoding = Workers(DECODERS, "decoding")
         self._batchers = {
             served.name: Batcher(served.name, served.engine, limits, self._inference, metrics)
             for served in models
@@ -115,8 +114,7 @@ class Service:
             image = self._decode(request, served, body)
             return resize_image(image, served.engine.config.input), (*image.shape[1:],)
 
-        loop = asyncio.get_running_loop()
-        image, size = await loop.run_in_executor(self._decoding, resized)
+        image, size = await self._decoding.run(resized)
         return await batcher.find(image), size
 
     def _decode(self, request: Request, served: Served, body: bytes) -> UInt8[Tensor, "3 H W"]:
@@ -168,16 +166,16 @@ class Service:
         request: Request,
         body: bytes,
     ) -> bytes:
-        loop = asyncio.get_running_loop()
-        image = await loop.run_in_executor(self._decoding, self._decode, request, served, body)
+        image = await self._decoding.run(lambda: self._decode(request, served, body))
 
         def answer() -> bytes:
             try:
-                return _json(explain(image))
+                explained = explain(image)
             except ValueError as error:
                 raise Refusal(422, str(error), "look") from error
+            return _json(explained)
 
-        return await loop.run_in_executor(self._inference, answer)
+        return await self._inference.run(answer)
 
     def _check_looks(self) -> None:
         if self._looks >= self.limits.max_looks:

@@ -32,7 +32,7 @@ class Uploads:
         Raises:
             Refusal: If it is too large, arrives too slowly, or there is no room for it now.
         """
-        received = bytearray()
+        received, size = bytearray(), 0
         try:
             try:
                 await asyncio.wait_for(self._read(request, received), self._limits.upload_timeout)
@@ -45,9 +45,11 @@ class Uploads:
                 ) from error
             except ClientDisconnect as error:
                 raise Refusal(GONE, "the client has gone.", "gone") from error
-            yield bytes(received)
+            body, size = bytes(received), len(received)
+            received.clear()
+            yield body
         finally:
-            self.held -= len(received)
+            self.held -= size + len(received)
 
     async def _read(self, request: Request, received: bytearray) -> None:
         # Not a number, or several: the HTTP parser has refused it.

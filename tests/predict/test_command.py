@@ -211,5 +211,5 @@ def test_unusable_options_are_refused_before_anything_is_written(
 
 
 def test_without_options_an_image_is_shown_as_it_is() -> None:
-    arguments = command.PredictArguments(sources=(Path("a.jpg"),), weights="x")
+    arguments = command.PredictArguments(sources=("a.jpg",), weights="x")
     assert isinstance(command.way_of_looking(arguments), WholeImage)

@@ -91,6 +91,7 @@ def test_a_request_may_name_its_model(engine: GatedEngine) -> None:
         ("/predict?threshold=nan", 'option "threshold"'),
         ("/predict?top_k=0", 'option "top_k"'),
         ("/predict?tresholt=0.4", 'option "tresholt"'),
+        ("/look?top_k=301", 'option "top_k"'),
         ("/look/pixel?x=3", 'option "y"'),
         ("/look/pixel?x=inf&y=3", 'option "x"'),
     ],
@@ -224,6 +225,20 @@ def test_where_a_detector_looked_comes_from_the_functions_that_are_handed_in(
     assert [each["explains"] for each in listed.json()] == [True, False]
 
 
+def test_numbers_that_are_none_are_the_servers_fault(nano: saccade.Detector) -> None:
+    def look(detector: saccade.Detector, image: torch.Tensor, top_k: int) -> dict[str, Any]:
+        return {"weight": float("nan")}
+
+    app = create_app([Served("nano", nano.engine, nano)], PATIENT, look=look)
+
+    async def run() -> httpx.Response:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await _posted(client, "/look")
+
+    assert asyncio.run(run()).status_code == 500
+
+
 def test_looks_have_a_limit_of_their_own(nano: saccade.Detector) -> None:
     gate = threading.Event()
     started = threading.Event()
@@ -329,3 +344,16 @@ def test_paths_and_methods_that_are_not_there_are_explained(engine: GatedEngine)
         "there is no /nope here: see /docs.",
     )
     assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")
+
+
+def test_head_is_answered_as_get_without_the_content(engine: GatedEngine) -> None:
+    paths = ("/", "/health", "/docs", "/viewer/main.js", "/metrics")
+
+    async def questions(client: httpx.AsyncClient) -> list[httpx.Response]:
+        heads = [await client.head(path) for path in paths]
+        return [*heads, await client.get("/"), await client.head("/predict")]
+
+    *heads, whole, wrong = ask(engine, questions)
+    assert [head.status_code for head in heads] == [200] * len(paths)
+    assert heads[0].headers["Content-Length"] == whole.headers["Content-Length"]
+    assert wrong.status_code == 405

@@ -1,6 +1,5 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -15,14 +14,14 @@ from saccade.serve.batching import Batcher
 from saccade.serve.metrics import Metrics
 from saccade.serve.refusals import Refusal
 from saccade.serve.settings import Limits
+from saccade.serve.workers import Workers
 from tests.conftest import small_config
 from tests.serve.asking import GatedEngine
 
 
 @pytest.fixture
-def thread() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as executor:
-        yield executor
+def thread() -> Workers:
+    return Workers(1, "inference")
 
 
 def grey(height: int, width: int, value: int = 100) -> Tensor:
@@ -31,7 +30,7 @@ def grey(height: int, width: int, value: int = 100) -> Tensor:
 
 def run(
     engine: Any,
-    thread: ThreadPoolExecutor,
+    thread: Workers,
     work: Callable[[Batcher], Awaitable[Any]],
     **limits: Any,
 ) -> Any:
@@ -44,7 +43,7 @@ def run(
 
 
 def test_images_of_one_size_share_a_batch_and_others_do_not(
-    engine: GatedEngine, thread: ThreadPoolExecutor
+    engine: GatedEngine, thread: Workers
 ) -> None:
     sizes = [(8, 8), (8, 9), (8, 8), (9, 8), (8, 8), (8, 9)]
     values = [10 * number for number in range(1, 7)]
@@ -63,7 +62,7 @@ def test_images_of_one_size_share_a_batch_and_others_do_not(
 
 
 def test_a_batch_is_no_larger_than_allowed_and_does_not_wait_when_full(
-    engine: GatedEngine, thread: ThreadPoolExecutor
+    engine: GatedEngine, thread: Workers
 ) -> None:
     async def work(batcher: Batcher) -> None:
         await asyncio.gather(*(batcher.find(grey(8, 8)) for _ in range(8)))
@@ -74,7 +73,7 @@ def test_a_batch_is_no_larger_than_allowed_and_does_not_wait_when_full(
 
 
 def test_a_lonely_image_waits_for_company_no_longer_than_said(
-    engine: GatedEngine, thread: ThreadPoolExecutor
+    engine: GatedEngine, thread: Workers
 ) -> None:
     async def work(batcher: Batcher) -> None:
         await asyncio.wait_for(batcher.find(grey(8, 8)), 600)
@@ -83,7 +82,7 @@ def test_a_lonely_image_waits_for_company_no_longer_than_said(
     assert engine.batches == [1]
 
 
-def test_who_gives_up_is_not_run(engine: GatedEngine, thread: ThreadPoolExecutor) -> None:
+def test_who_gives_up_is_not_run(engine: GatedEngine, thread: Workers) -> None:
     async def work(batcher: Batcher) -> None:
         engine.gate.clear()
         running = asyncio.ensure_future(batcher.find(grey(8, 8)))
@@ -101,7 +100,7 @@ def test_who_gives_up_is_not_run(engine: GatedEngine, thread: ThreadPoolExecutor
 
 
 def test_a_detector_that_fails_says_so_to_its_batch_and_runs_again(
-    engine: GatedEngine, thread: ThreadPoolExecutor
+    engine: GatedEngine, thread: Workers
 ) -> None:
     async def work(batcher: Batcher) -> None:
         engine.failure = RuntimeError("out of memory")
@@ -114,8 +113,22 @@ def test_a_detector_that_fails_says_so_to_its_batch_and_runs_again(
     run(engine, thread, work)
 
 
+def test_an_engine_that_answers_for_fewer_images_fails_all_of_them(
+    engine: GatedEngine, thread: Workers
+) -> None:
+    engine.forgets = 1
+
+    async def work(batcher: Batcher) -> None:
+        both = [batcher.find(grey(8, 8)) for _ in range(2)]
+        errors = await asyncio.wait_for(asyncio.gather(*both, return_exceptions=True), 600)
+        sentence = "small was given 2 images and answered for 1."
+        assert [str(error) for error in errors] == [sentence] * 2
+
+    run(engine, thread, work)
+
+
 def test_a_full_queue_refuses_and_says_when_to_come_again(
-    engine: GatedEngine, thread: ThreadPoolExecutor
+    engine: GatedEngine, thread: Workers
 ) -> None:
     async def work(batcher: Batcher) -> None:
         with batcher.place(), batcher.place():
@@ -131,7 +144,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(
 
 
 def test_what_could_not_be_answered_in_time_is_refused_at_once(
-    engine: GatedEngine, thread: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    engine: GatedEngine, thread: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = count(step=100)
     slow = SimpleNamespace(perf_counter=lambda: next(clock))
@@ -148,7 +161,7 @@ def test_what_could_not_be_answered_in_time_is_refused_at_once(
     run(engine, thread, work, timeout=30.0)
 
 
-def test_a_detector_finds_the_same_beside_any_neighbours(thread: ThreadPoolExecutor) -> None:
+def test_a_detector_finds_the_same_beside_any_neighbours(thread: Workers) -> None:
     torch.manual_seed(0)
     config = small_config("two-stage")
     engine = TorchEngine(config, DetectorModel(config).eval())

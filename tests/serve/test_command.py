@@ -12,7 +12,9 @@ from saccade.serve.access import read_access
 from saccade.serve.arguments import ServeArguments
 from saccade.serve.command import serve
 from saccade.serve.naming import name_models
+from saccade.serve.served import Served
 from saccade.serve.settings import LOOPBACK, Limits
+from tests.serve.asking import GatedEngine
 
 TOKEN = "a-token-of-many-letters"
 
@@ -34,6 +36,13 @@ def not_called(*arguments: Any) -> Any:
 )
 def test_models_are_called_after_their_weights(models: list[str], names: list[str]) -> None:
     assert list(name_models(models)) == names
+
+
+def test_a_folders_name_has_no_suffix(tmp_path: Path) -> None:
+    for name in ("r50-1.5", "r50-1.6"):
+        (tmp_path / name).mkdir()
+    folders = [str(folder) for folder in sorted(tmp_path.iterdir())]
+    assert list(name_models(folders)) == ["r50-1.5", "r50-1.6"]
 
 
 def test_an_equals_sign_in_a_path_that_exists_is_no_name(tmp_path: Path) -> None:
@@ -128,3 +137,19 @@ def test_unusable_weights_are_one_sentence(
 ) -> None:
     assert main(["serve", str(tmp_path / "nothing.pth"), "--port", "0"]) == 2
     assert capsys.readouterr().err.startswith("saccade serve: ")
+
+
+def test_whoever_reads_the_address_may_connect(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_: Any, listener: socket.socket, __: Any) -> None:
+        assert capsys.readouterr().out.startswith("saccade serve: x at http://127.0.0.1:")
+        socket.create_connection(listener.getsockname()).close()
+
+    monkeypatch.setattr("saccade.serve.server.run", run)
+    arguments = ServeArguments(models=("x",), port=0)
+
+    def open_model(name: str, _: str) -> Served:
+        return Served(name, GatedEngine())
+
+    assert serve(arguments, open_model, not_called, not_called) == 0

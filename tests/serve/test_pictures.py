@@ -10,7 +10,7 @@ from PIL import Image
 
 from saccade.config import InputConfig
 from saccade.data import read_image
-from saccade.serve.pictures import MAX_SCANS, check_resized, decode
+from saccade.serve.pictures import MAX_SCANS, MAX_SEGMENTS, check_resized, decode
 from saccade.serve.refusals import Refusal
 from tests.serve.asking import picture
 
@@ -79,6 +79,19 @@ def test_a_jpeg_of_countless_scans_is_refused() -> None:
     scan = data[start : start + 14]
     with pytest.raises(Refusal, match="more than 100 scans"):
         decode(data[:start] + scan * (MAX_SCANS + 1) + data[start:], 50)
+
+
+def test_a_jpeg_of_countless_segments_is_refused() -> None:
+    data = PHOTO.read_bytes()
+    with pytest.raises(Refusal, match="10000 segments"):
+        decode(data[:2] + b"\xff\xfe\0\2" * MAX_SEGMENTS + data[2:], 50)
+
+
+def test_the_video_that_a_phone_appends_to_its_photo_is_none_of_its_scans() -> None:
+    data = PHOTO.read_bytes()
+    assert data.endswith(b"\xff\xd9")
+    video = b"\xff\xda\0\x0c" * (MAX_SCANS + 1)
+    assert torch.equal(decode(data + video, 50), read_image(PHOTO))
 
 
 @WARNED

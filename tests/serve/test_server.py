@@ -1,4 +1,5 @@
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,8 +14,13 @@ from fastapi import FastAPI
 from uvicorn import Config
 
 from saccade.serve.app import State
-from saccade.serve.server import GracefulServer
+from saccade.serve.arguments import ServeArguments
+from saccade.serve.pictures import decode
+from saccade.serve.refusals import Refusal
+from saccade.serve.server import GracefulServer, run
+from saccade.serve.settings import Limits
 from tests.serve.asking import form, picture
+from tests.serve.test_pictures import png_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,3 +121,24 @@ def test_a_server_drains_before_it_stops_listening_unless_told_twice() -> None:
     assert not server.force_exit
     server.handle_exit(signal.SIGINT, None)
     assert server.force_exit
+
+
+@pytest.mark.parametrize(("megapixels", "status"), [(200.0, 422), (120.0, 422), (99.0, 413)])
+def test_pillow_has_the_servers_own_limit(
+    monkeypatch: pytest.MonkeyPatch, megapixels: float, status: int
+) -> None:
+    statuses = []
+
+    def read_an_image(*_: Any, **__: Any) -> None:
+        with pytest.raises(Refusal) as refusal:
+            decode(png_of(10_000, 10_000), megapixels)
+        statuses.append(refusal.value.status_code)
+
+    monkeypatch.setattr(GracefulServer, "run", read_an_image)
+    app = FastAPI()
+    app.state.server = State()
+    limits = Limits(max_megapixels=megapixels)
+    with socket.socket() as listener:
+        run(app, listener, ServeArguments(limits=limits))
+    # The file breaks off behind its header.
+    assert statuses == [status]

@@ -2,16 +2,11 @@
 
 import os
 import shutil
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-import uvicorn
-from fastapi import FastAPI
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, Request, Route, expect
 
 ADDRESS = "http://localhost"
@@ -93,18 +88,3 @@ def open_tab(
     page.on("pageerror", lambda error: tab.complaints.append(str(error)))
     page.goto(address)
     return tab
-
-
-@contextmanager
-def serving(app: FastAPI) -> Iterator[str]:
-    """A server in a thread of this process; gives its address."""
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            # Whoever connects before the server accepts is kept waiting by the socket.
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()

@@ -13,7 +13,8 @@ from saccade.model import DetectorModel
 from saccade.serve.app import create_app
 from saccade.serve.served import Served
 from tests.conftest import small_config
-from tests.serve.viewer.chromium import Tab, serving
+from tests.serve.asking import serving
+from tests.serve.viewer.chromium import Tab
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "blood-cells"
 PHOTO = EXAMPLES / "test" / "BloodImage_00007.jpg"
