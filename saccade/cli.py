@@ -5,7 +5,6 @@ Heavy imports happen inside, so that `saccade --help` answers at once.
 """
 
 import io
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -82,45 +81,9 @@ def evaluate(arguments: Sequence[str]) -> int:
     parsed = tyro.cli(EvalArguments, args=arguments, prog="saccade eval")
     from rich.console import Console
 
-    from saccade.evaluation import print_table, write_json
-    from saccade.inference.augmented import make_views
-    from saccade.split_evaluation import SplitEvaluation
+    from saccade.evaluate import evaluate as evaluate_detector
 
-    flips = parsed.tta_flips
-    flipped = ("horizontal" in flips, "vertical" in flips)
-    views = make_views(parsed.tta_scales, *flipped) if parsed.tta else []
-    if parsed.report is not None and parsed.report.is_dir():
-        raise ValueError(f"--report {parsed.report} is a folder: name the file to be written.")
-
-    evaluation = SplitEvaluation(
-        load_detector(parsed.weights, parsed.preset, parsed.device),
-        parsed.data,
-        parsed.split,
-        batch_size=parsed.batch_size,
-        num_workers=parsed.num_workers,
-        max_detections=parsed.max_detections,
-        on_broken_image=parsed.on_broken_image,
-        progress=True,
-        views=views,
-    )
-    result = evaluation()
-    print_table(result, Console())
-    if parsed.json is not None:
-        write_json(result, parsed.json)
-    if parsed.report is not None:
-        from saccade.analysis.evaluation_report import write_report
-        from saccade.analysis.evaluation_subject import Subject
-
-        subject = Subject(
-            evaluation.detector,
-            parsed.weights,
-            evaluation.dataset,
-            f"{parsed.data.resolve().name}, {parsed.split}",
-            shlex.join(["saccade", "eval", *arguments]),
-        )
-        write_report(parsed.report, subject, evaluation.evaluator, result)
-        print(f"\nThe report is {parsed.report}.")
-    return 0
+    return evaluate_detector(parsed, ["saccade", "eval", *arguments], Console())
 
 
 def predict(arguments: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from saccade.analysis.explain_arguments import ExplainArguments
+from saccade.analysis.explain_focus import focus_of, paint_focus
 from saccade.analysis.explain_page import write_page
 from saccade.analysis.explain_panels import centre
 from saccade.analysis.explain_picture import compose
@@ -44,6 +45,8 @@ def explain(arguments: ExplainArguments, command: Sequence[str], console: Consol
         raise ValueError(f"--objects is {arguments.objects}: expected at least 1, such as 3.")
     if arguments.out is not None and arguments.out.is_file():
         raise ValueError(f"--out {arguments.out} is a file: name a folder for the pictures.")
+    if arguments.out is not None and arguments.out.resolve() == arguments.image.resolve().parent:
+        raise ValueError(f"--out {arguments.out} holds the image itself: name another folder.")
     image = read_image(arguments.image)
     detector = load_detector(arguments.weights, arguments.preset, arguments.device)
     explanation = explained(detector, image, arguments, console)
@@ -53,10 +56,13 @@ def explain(arguments: ExplainArguments, command: Sequence[str], console: Consol
     for sheet in sheets(explanation):
         compose(sheet).save(out / f"{sheet.name}.png")
         drawn.append(sheet)
+    if explanation.sparsity:
+        paint_focus(focus_of(explanation.sparsity)).save(out / "attention.png")
     page = out / "index.html"
     subject = f"{arguments.image.name}, looked at by {arguments.weights}"
     write_page(page, explanation, drawn, subject, shlex.join(command))
-    console.print(f"{len(drawn)} pictures, and all of them on one page: {page}", soft_wrap=True)
+    count = len(drawn) + bool(explanation.sparsity)
+    console.print(f"{count} pictures, and all of them on one page: {page}", soft_wrap=True)
     return 0
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from PIL import Image
 
 from saccade.analysis.draw import Pixels
+from saccade.analysis.explain_focus import TEXT, TITLE, Focus, focus_of
 from saccade.analysis.explain_legend import to_html as legend_html
 from saccade.analysis.explain_sheets import Explanation, Panel, Sheet
-from saccade.analysis.sparsity import LayerSparsity
 from saccade.analysis.study.document import Block, Code, Heading, Markup, Paragraph, Table, to_html
 
 STYLE = """
@@ -72,7 +72,7 @@ def write_page(
         title = sheet.title[:1].upper() + sheet.title[1:]
         blocks += [Heading(title), Paragraph(sheet.text), Markup(_sheet(sheet), title)]
     if explanation.sparsity:
-        blocks += _focus(explanation.sparsity)
+        blocks += _focus(focus_of(explanation.sparsity))
     blocks += [Heading("How this was made"), Code(command)]
     file.write_text(to_html("Where the detector looked", blocks, STYLE), "utf-8")
 
@@ -110,26 +110,25 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _focus(sparsity: Sequence[LayerSparsity]) -> list[Block]:
+def _focus(rows: Sequence[Focus]) -> list[Block]:
     """The entropy of each layer: in bars the share of its keys, in a table the figures."""
-    bars, rows = [], []
-    for layer in sparsity:
-        entropy = -layer.negative_entropy
-        as_many = math.exp(entropy)
-        share = 100 * min(1.0, as_many / layer.num_keys)
-        part, _, index, attention = layer.name.split(".")
-        name = f"{part} layer {int(index) + 1}, {attention.replace('_', '-')}"
-        bars.append(
-            f'<div>{escape(name)}</div><div class="track"><i style="width:{share:.1f}%"></i>'
-            f"<span>as if {as_many:,.1f} of {layer.num_keys:,.0f}</span></div>"
-        )
-        rows.append([name, f"{entropy:.3f}", f"{math.log(layer.num_keys):.3f}", f"{share:.1f} %"])
+    bars = [
+        f'<div>{escape(row.name)}</div><div class="track"><i style="width:{100 * row.share:.1f}%">'
+        f"</i><span>{row.text}</span></div>"
+        for row in rows
+    ]
+    table = [
+        [
+            row.name,
+            f"{row.entropy:.3f}",
+            f"{math.log(row.num_keys):.3f}",
+            f"{100 * row.share:.1f} %",
+        ]
+        for row in rows
+    ]
     return [
-        Heading("How concentrated attention is"),
-        Paragraph(
-            "The entropy of each layer's attention weights, the mean over heads and queries: a "
-            "query that looks at so many keys alike would have the same. Short bars are sharp."
-        ),
+        Heading(TITLE),
+        Paragraph(TEXT),
         Markup(f'<div class="focus">{"".join(bars)}</div>', ""),
-        Table(["layer", "entropy, nats", "at most", "share of keys"], rows),
+        Table(["layer", "entropy, nats", "at most", "share of keys"], table),
     ]

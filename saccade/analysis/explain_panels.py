@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 from matplotlib.transforms import IdentityTransform
+from PIL import Image
 
 from saccade.analysis.draw import COLOURS, Pixels
 
@@ -63,19 +64,35 @@ def panel(
     Returns:
         [h, width, 3], RGB.
     """
-    rows, columns = image.shape[:2]
-    x0, y0, x1, y1 = view or (0, 0, columns, rows)
+    x0, y0, x1, y1 = view or (0, 0, image.shape[1], image.shape[0])
+    part, (left, top, right, bottom) = _seen(image, (x0, y0, x1, y1), width)
     figure = Figure(figsize=(width / 100, width / 100 * (y1 - y0) / (x1 - x0)), dpi=100)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
-    shown = mute(image) if muted else image
-    axes.imshow(shown, extent=(0, columns, rows, 0), interpolation="bilinear", aspect="auto")
+    shown = mute(part) if muted else part
+    extent = (left, right, bottom, top)
+    axes.imshow(shown, extent=extent, interpolation="bilinear", aspect="auto")
     axes.set(xlim=(x0, x1), ylim=(y1, y0), autoscale_on=False)
     axes.axis("off")
     draw(axes)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="rgba", dpi=100)
     return np.frombuffer(drawn.getvalue(), np.uint8).reshape(-1, width, 4)[..., :3].copy()
+
+
+def _seen(image: Pixels, view: Box, width: int) -> tuple[Pixels, tuple[int, int, int, int]]:
+    """What a view shows of an image, about twice as fine as it is drawn, and where that is.
+
+    A photograph of many megapixels would take seconds for each panel.
+    """
+    rows, columns = image.shape[:2]
+    left, top = max(0, int(view[0]) - 1), max(0, int(view[1]) - 1)
+    right, bottom = min(columns, int(view[2]) + 2), min(rows, int(view[3]) + 2)
+    part = image[top:bottom, left:right]
+    factor = (right - left) // (2 * width)
+    if factor > 1:
+        part = np.asarray(Image.fromarray(part).reduce(factor))
+    return part, (left, top, right, bottom)
 
 
 def mute(image: Pixels) -> Pixels:

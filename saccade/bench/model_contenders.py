@@ -83,9 +83,12 @@ def _open_transformers(task: Task) -> Run:
     """As its users run it: normalised images and a mask, eager, in float32."""
     from transformers import AutoConfig, AutoModelForObjectDetection
 
+    from transformers.utils.logging import disable_progress_bar
+
     from saccade.data import normalise
     from saccade.inference import Detector
 
+    disable_progress_bar()
     folder = task.weights / "transformers"
     config = AutoConfig.from_pretrained(folder)
     # The backbone's weights are in the folder as well.

@@ -25,15 +25,11 @@ def print_model(
         f"an image; {images} of {height} x {width} pixels",
         highlight=False,
     )
-    table = new_table(
-        "median", "quartiles", "speed-up", "quartiles", "peak memory", "logits differ"
-    )
+    table = new_table("median", "times as fast", "quartiles", "memory", "differs")
     for result in results:
-        seconds = result.seconds
         table.add_row(
             result.row,
-            as_time(seconds.median),
-            f"{as_time(seconds.low)} - {as_time(seconds.high)}",
+            as_time(result.seconds.median),
             f"[bold]{as_ratio(result.speed_up.median)}[/bold]",
             as_range(result.speed_up),
             "" if result.peak_bytes is None else as_bytes(result.peak_bytes),
@@ -41,8 +37,8 @@ def print_model(
         )
     console.print(table)
     console.print(
-        "speed-up: times as fast as the first row, by turns; peak memory: of the whole process "
-        "while it runs; differences are relative to the largest logit",
+        "Times as fast as the first row, by turns. The most memory of each process.\n"
+        "The largest difference of logits, relative to the largest logit of the first row.",
         style="dim",
         highlight=False,
     )

@@ -112,11 +112,13 @@ def _notes(times: CaseTimes) -> list[str]:
 
 
 def as_time(seconds: float) -> str:
-    """In milliseconds, or microseconds if there are few.
+    """In seconds, milliseconds or microseconds, with three digits.
 
-    >>> as_time(0.0123)
-    '12.3 ms'
+    >>> as_time(1.234), as_time(0.0123)
+    ('1.23 s', '12.3 ms')
     """
+    if seconds >= 1:
+        return f"{_three_digits(seconds)} s"
     unit, scale = ("ms", 1e3) if seconds >= 1e-3 else ("µs", 1e6)
     return f"{_three_digits(scale * seconds)} {unit}"
 

@@ -20,8 +20,8 @@ def look_at_shards(
 ) -> None:
     """Look at shards and write a file of results for each.
 
-    A process that is lost is replaced by Ray, and its shard looked at again: its results get their name
-    when they are complete, so that they are there once.
+    A process that is lost is replaced by Ray, and its shard looked at again: results get their
+    name when they are complete, so that they are there once.
 
     Args:
         job: What is done with every image.

@@ -116,13 +116,13 @@ def _of_parquet(
     label = file.place.label(file.name)
     try:
         with file.place.open(file.name) as stream, ParquetFile(stream) as parquet:
-            columns = _columns(parquet.schema_arrow, label, image_column, key_column)
-            metadata = parquet.metadata
+            schema, metadata = parquet.schema_arrow, parquet.metadata
             rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
     except FileNotFoundError:
         raise
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{label} cannot be read as a Parquet file ({error}).") from error
+    columns = _columns(schema, label, image_column, key_column)
     shards = []
     groups: tuple[int, ...] = ()
     first_row = num_rows = 0

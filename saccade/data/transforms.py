@@ -53,11 +53,35 @@ def prepare_image(
 def resize_image(
     image: UInt8[Tensor, "3 H W"], input_config: InputConfig
 ) -> UInt8[Tensor, "3 h w"]:
-    """Resize one image to the sides that the detector wants, as evaluation does."""
+    """Resize one image to the sides that the detector wants, as evaluation does.
+
+    Raises:
+        ValueError: As `check_size` says.
+    """
     size = (image.shape[1], image.shape[2])
+    check_size(size, input_config)
     target = resized_size(size, input_config.short_side, input_config.max_side)
     resized: Tensor = tv.resize(image, list(target), antialias=True)
     return resized
+
+
+def check_size(size: tuple[int, int], input_config: InputConfig) -> None:
+    """Refuse images so narrow that they would stay enormous when they are resized.
+
+    Args:
+        size: (height, width) in pixels.
+        input_config: The detector's.
+
+    Raises:
+        ValueError: For such as a row of millions of pixels.
+    """
+    height, width = resized_size(size, input_config.short_side, input_config.max_side)
+    # Twice, since rounding may lengthen a side a little.
+    if height * width > 2 * input_config.short_side * input_config.max_side:
+        raise ValueError(
+            f"the image is {size[1]} x {size[0]} pixels, too long and narrow for this detector: "
+            "cut it into pieces."
+        )
 
 
 def resized_size(

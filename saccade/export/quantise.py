@@ -57,8 +57,10 @@ def quantise(model: Any, images: Sequence[Tensor], kept: Sequence[str] | None = 
 
 def _nncf() -> Any:
     switch_telemetry_off()
-    nncf = needed("nncf")
     import logging
 
+    # It looks for CUDA when it is imported, and says so when there is none.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    nncf = needed("nncf")
     logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf

@@ -18,6 +18,8 @@ from saccade.structures import Predictions
 
 SUFFIXES = (".onnx", ".xml", ".pt2")
 """Of exported files."""
+MOST_SHAPES = 2
+"""Of images, for which OpenVINO keeps a model each: photographs are wide or tall."""
 DESCRIPTION = "model.json"
 """The file beside an exported one that describes it."""
 
@@ -96,29 +98,34 @@ class OnnxRuntimeEngine:
 
 
 class OpenVinoEngine:
-    """An OpenVINO model (``.xml`` and ``.bin``), on the CPU."""
+    """An OpenVINO model (``.xml`` and ``.bin``), on the CPU.
+
+    A model for images of any size runs a fifth faster once it is compiled for one. That takes a
+    second or so, and memory for another copy of the weights, so it is done for a shape that comes
+    a second time, and the last `MOST_SHAPES` are kept.
+    """
 
     def __init__(self, file: Path, threads: int | None = None) -> None:
-        """Compile the model; see `open_exported`."""
+        """Read the model; see `open_exported`."""
         switch_telemetry_off()
         openvino = needed("openvino")
-        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        if threads is not None:
-            options["INFERENCE_NUM_THREADS"] = threads
         # Newer processors would calculate in bfloat16 unasked.
-        options["INFERENCE_PRECISION_HINT"] = "f32"
-        core = openvino.Core()
+        self.options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+        if threads is not None:
+            self.options["INFERENCE_NUM_THREADS"] = str(threads)
+        self.core = openvino.Core()
         # For those that saccade converted for itself.
-        core.add_extension(operation())
+        self.core.add_extension(operation())
         try:
-            model = core.read_model(file)
-            self.compiled = core.compile_model(model, "CPU", options)
+            self.model = self.core.read_model(file)
+            self.any_shape = self._compile(self.model)
         except RuntimeError as error:
             raise ValueError(f"{file} cannot be read by OpenVINO: {_first(error)}") from error
-        place = ["saccade", "config"]
-        held = model.get_rt_info(place).value if model.has_rt_info(place) else None
+        path = ["saccade", "config"]
+        held = self.model.get_rt_info(path).value if self.model.has_rt_info(path) else None
         self.config = config_of({"config": held}, file)
-        self.request = self.compiled.create_infer_request()
+        self.requests: dict[tuple[int, ...], Any] = {}
+        self.seen: set[tuple[int, ...]] = set()
 
     def __call__(self, images: UInt8[Tensor, "B 3 H W"]) -> Predictions:
         """Detect the objects of resized RGB images of one size; float32, on the CPU."""
@@ -128,10 +135,30 @@ class OpenVinoEngine:
         """All outputs of the graph, as arrays: logits, boxes, then those of probes."""
         pixels = images.cpu().contiguous().numpy()
         try:
-            found = self.request.infer([pixels], share_inputs=True)
+            request = self._request(pixels.shape)
+            found = request.infer([pixels], share_inputs=True)
         except RuntimeError as error:
             raise _unfit(images, "OpenVINO", error) from error
-        return [found[output] for output in self.compiled.outputs]
+        return [found[output] for output in request.get_compiled_model().outputs]
+
+    def _request(self, shape: tuple[int, ...]) -> Any:
+        """What runs images of this shape."""
+        if not self.model.is_dynamic() or shape not in self.seen:
+            self.seen.add(shape)
+            return self.any_shape
+        request = self.requests.pop(shape, None)
+        if request is None:
+            for_shape = self.model.clone()
+            for_shape.reshape(list(shape))
+            request = self._compile(for_shape)
+        # At the end, where what was used last is.
+        self.requests[shape] = request
+        if len(self.requests) > MOST_SHAPES:
+            self.requests.pop(next(iter(self.requests)))
+        return request
+
+    def _compile(self, model: Any) -> Any:
+        return self.core.compile_model(model, "CPU", self.options).create_infer_request()
 
 
 class TorchProgramEngine:

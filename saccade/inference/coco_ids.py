@@ -48,7 +48,8 @@ def ids_of(annotations: Path, files: Sequence[Path], class_names: Sequence[str])
     entries = [_entry(file, by_name) for file in files]
     unknown = [file for file, entry in zip(files, entries, strict=True) if entry is None]
     if unknown:
-        more = f" and {len(unknown) - 1} others are" if len(unknown) > 1 else " is"
+        others = "1 other" if len(unknown) == 2 else f"{len(unknown) - 1} others"
+        more = f" and {others} are" if len(unknown) > 1 else " is"
         raise ValueError(
             f"{unknown[0]}{more} not among the {len(by_name)} images of {annotations}: name the "
             "images that it describes, or leave out --coco to have them numbered."

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from saccade.config import InputConfig
 from saccade.data import resize_image
+from saccade.data.transforms import check_size
 from saccade.inference.augmented import View, fuse
 from saccade.model import Found
 
@@ -83,8 +84,9 @@ class Shown:
 
     @property
     def num_bytes(self) -> int:
-        """About what it takes: 3 bytes per pixel."""
-        return 3 * self.size[0] * self.size[1]
+        """About what it takes: the pixels while it is read, and the views that are made already."""
+        made = self.views if isinstance(self.views, list) else []
+        return 3 * self.size[0] * self.size[1] + sum(view.nbytes for view in made)
 
 
 def show(
@@ -97,8 +99,13 @@ def show(
         config: The detector's input.
         looking: What the detector is shown of it.
         keep: Keep the pixels, to be drawn on.
+
+    Raises:
+        ValueError: If the image is so narrow that it would stay enormous.
     """
     size = (pixels.shape[1], pixels.shape[2])
+    # Here, since several views are made only when nobody counts an image as unreadable any more.
+    check_size(size, config)
     views = looking.views(size)
     prepared: Iterable[Tensor] = (prepare(pixels, config) for prepare in views)
     if len(views) == 1:

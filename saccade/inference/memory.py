@@ -6,6 +6,8 @@ import sys
 # Of glibc's malloc.h: mallopt's parameters.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MOST = 2**30
+_MOST_MAPPED = (_MOST, 2**25)
+"""For maps of their own; glibc before 2.35 takes no more than the second."""
 
 
 def keep_freed_memory() -> bool:
@@ -23,4 +25,5 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    return bool(mallopt(_MMAP_THRESHOLD, _MOST) and mallopt(_TRIM_THRESHOLD, _MOST))
+    told = any(mallopt(_MMAP_THRESHOLD, most) for most in _MOST_MAPPED)
+    return bool(mallopt(_TRIM_THRESHOLD, _MOST)) and told

@@ -104,13 +104,18 @@ def _objects(
     frames: Floats,
 ) -> npt.NDArray[np.int64]:
     """[N], a number for each object."""
-    rows_of = [np.flatnonzero(views == view) for view in range(len(frames))]
-    lows = np.maximum(frames[:, None, :2], frames[None, :, :2])
-    highs = np.minimum(frames[:, None, 2:], frames[None, :, 2:])
+    # A large image has thousands of views, most of which show nothing.
+    found, starts = np.unique(views, return_index=True)
+    rows_of = np.split(np.arange(len(boxes)), starts[1:])
+    seen = frames[found]
     agreeing = []
-    for first, second in np.argwhere(np.triu((highs > lows).all(-1), 1)):
-        shared = np.concatenate([lows[first, second], highs[first, second]])
-        agreeing += _pairs(boxes, labels, is_cut, rows_of[first], rows_of[second], shared)
+    for first in range(len(found)):
+        lows = np.maximum(seen[first, :2], seen[first + 1 :, :2])
+        highs = np.minimum(seen[first, 2:], seen[first + 1 :, 2:])
+        for place in np.flatnonzero((highs > lows).all(1)):
+            shared = np.concatenate([lows[place], highs[place]])
+            others = rows_of[first + 1 + place]
+            agreeing += _pairs(boxes, labels, is_cut, rows_of[first], others, shared)
     objects = np.arange(len(boxes))
     members = {row: [row] for row in range(len(boxes))}
     for _, one, other in sorted(agreeing, key=lambda pair: (-pair[0], pair[1], pair[2])):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
+from math import isinf
 from typing import Protocol, TypeVar
 
 from PIL import Image
@@ -101,7 +102,8 @@ def image_limit(megapixels: float) -> Iterator[None]:
     with warnings.catch_warnings():
         # Pillow refuses what has twice as many pixels, and warns of what has more.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        Image.MAX_IMAGE_PIXELS = max(1, int(megapixels * 1e6 / 2))
+        most = None if isinf(megapixels) else max(1, int(megapixels * 1e6 / 2))
+        Image.MAX_IMAGE_PIXELS = most
         try:
             yield
         finally:

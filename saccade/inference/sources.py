@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from saccade.data import image_suffixes
@@ -22,6 +22,7 @@ def find_images(sources: Sequence[Path], recursive: bool = False) -> list[Path]:
         recursive: Look into the folders within folders too.
 
     Raises:
+        OSError: If a folder cannot be listed.
         ValueError: If a source does not exist, holds no image, or is a video.
     """
     files: list[Path] = []
@@ -87,9 +88,7 @@ def _counted(name: str) -> list[str | int]:
 
 def _in_folder(folder: Path, recursive: bool) -> list[Path]:
     if recursive:
-        # Not rglob, which on Python 3.12 and older follows links, maybe in circles.
-        walk = os.walk(folder)
-        found = [Path(place, name) for place, _, names in walk for name in names]
+        found = list(_within(folder))
     else:
         found = [file for file in folder.iterdir() if file.is_file()]
     images = _images(found)
@@ -97,6 +96,17 @@ def _in_folder(folder: Path, recursive: bool) -> list[Path]:
         deeper = "" if recursive else " (those in the folders within need --recursive)"
         raise ValueError(f"{folder} holds no image files{deeper}: name a folder that does.")
     return images
+
+
+def _within(folder: Path) -> Iterator[Path]:
+    """All files, but those of hidden folders (thumbnails, versions); links are not followed."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(place, name) for name in names)
 
 
 def _matching(pattern: Path) -> list[Path]:

@@ -48,8 +48,12 @@ def predict(arguments: PredictArguments, console: Console) -> int:
     refuse_what_needs_ray(arguments)
     files = find_images([Path(source) for source in arguments.sources], arguments.recursive)
     out = free_folder(Path("runs/predict")) if arguments.out is None else Path(arguments.out)
-    if out.resolve() in {file.resolve().parent for file in files}:
+    if out.is_file():
+        raise ValueError(f"--out {out} is a file: name a folder for the results.")
+    if out.resolve() in _homes(files):
         raise ValueError(f"--out {out} holds the images themselves: name another folder.")
+    if not (arguments.formats or arguments.pictures or arguments.coco):
+        raise ValueError("nothing would be written: leave out --no-pictures, or name --formats.")
     check_thresholds(arguments.threshold, arguments.top_k, arguments.batch_size)
     with image_limit(arguments.max_megapixels), ExitStack() as stack:
         engine = open_engine(
@@ -82,6 +86,13 @@ def predict(arguments: PredictArguments, console: Console) -> int:
         markup=False,
     )
     return name_unreadable(results, out)
+
+
+def _homes(files: list[Path]) -> set[Path]:
+    """The folders that hold images, those to which links point too."""
+    linked = {file.resolve().parent for file in files if file.is_symlink()}
+    # Each folder once: of millions of files every question to the disk counts.
+    return linked | {folder.resolve() for folder in {file.parent for file in files}}
 
 
 def way_of_looking(arguments: PredictArguments) -> Looking:
@@ -126,7 +137,10 @@ def reader(
 
     def read(number: int) -> Shown:
         pixels = read_image(files[number], None if sizes is None else sizes[number])
-        return show(pixels, config, looking, arguments.pictures)
+        try:
+            return show(pixels, config, looking, arguments.pictures)
+        except ValueError as error:
+            raise ValueError(f"{files[number]}: {error}") from error
 
     return read
 

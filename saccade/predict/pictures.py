@@ -19,6 +19,8 @@ LARGEST_SIDE = 4096
 """Larger images are drawn smaller: JPEG ends at 65,535 pixels, and viewers before."""
 WAITING = 4
 """Images that may wait to be drawn."""
+WAITING_BYTES = 256 * 2**20
+"""That those may take; one waits in any case."""
 
 
 class Names:
@@ -30,17 +32,17 @@ class Names:
     """
 
     def __init__(self) -> None:
-        self._taken: set[str] = set()
-        self._numbers: dict[str, int] = {}
+        self._taken: dict[str, int] = {}
+        """The last number that each has got."""
 
     def free(self, name: str) -> str:
         """The name itself, or with a number if it is taken."""
-        path, free, number = Path(name), name, self._numbers.get(name.casefold(), 1)
+        path, free, number = Path(name), name, self._taken.get(name.casefold(), 1)
         while free.casefold() in self._taken:
             number += 1
             free = f"{path.stem}-{number}{path.suffix}"
-        self._taken.add(free.casefold())
-        self._numbers[name.casefold()] = number
+        self._taken[name.casefold()] = number
+        self._taken.setdefault(free.casefold(), 1)
         return free
 
 
@@ -50,7 +52,8 @@ class Pictures:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._names = Names()
-        self._waiting: deque[Future[None]] = deque()
+        self._waiting: deque[tuple[Future[None], int]] = deque()
+        """With the bytes of each image."""
         self._pool = ThreadPoolExecutor(1, "saccade-draws")
 
     def draw(self, file: Path, image: Tensor, detections: "Detections") -> str:
@@ -61,10 +64,16 @@ class Pictures:
         """
         name = self._names.free(f"{file.stem}.jpg")
         job = self._pool.submit(_draw, image, detections, self._folder / name)
-        self._waiting.append(job)
-        while len(self._waiting) > WAITING or (self._waiting and self._waiting[0].done()):
-            self._waiting.popleft().result()
+        self._waiting.append((job, image.nbytes))
+        while self._waiting and (self._too_many() or self._waiting[0][0].done()):
+            self._waiting.popleft()[0].result()
         return name
+
+    def _too_many(self) -> bool:
+        num_bytes = sum(each for _, each in self._waiting)
+        return len(self._waiting) > WAITING or (
+            len(self._waiting) > 1 and num_bytes > WAITING_BYTES
+        )
 
     def __enter__(self) -> "Pictures":
         return self
@@ -77,7 +86,7 @@ class Pictures:
     ) -> None:
         self._pool.shutdown(wait=True)
         if error is None:
-            for job in self._waiting:
+            for job, _ in self._waiting:
                 job.result()
 
 

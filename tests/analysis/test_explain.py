@@ -1,3 +1,4 @@
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -8,8 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
+from saccade.analysis import explain_panels as panels
 from saccade.analysis.explain import choose
+from saccade.analysis.explain_focus import focus_of, paint_focus
 from saccade.analysis.explain_panels import salience, view_around
+from saccade.analysis.sparsity import LayerSparsity
 from saccade.cli import main
 from saccade.inference import Detector
 from saccade.model import DetectorModel
@@ -78,8 +82,9 @@ def test_a_detector_is_explained_on_one_page_without_outside_addresses(
     assert ("encoder-1" in files) == (kind != "tsp-fcos")
     assert ("proposals" in files) == ("object-1-gradients" in files) == (kind == "two-stage")
     assert "How concentrated attention is" in page.titles
-    # A section for each picture, and two more.
-    assert len(page.titles) == len(files) + 2
+    assert "attention" in files
+    # A section for each picture, and one for the command.
+    assert len(page.titles) == len(files) + 1
     if kind == "two-stage":
         assert "Where the encoder looked from pixel (10, 20)" in page.titles
         assert "Where the encoder looked from pixel (80, 50)" in page.titles
@@ -98,6 +103,7 @@ def test_a_detector_is_explained_on_one_page_without_outside_addresses(
         (["--objects", "0"], "--objects is 0: expected at least 1"),
         (["--pixel", "90", "3"], r"the pixel (90, 3) is not in the image"),
         (["--out", "photo.png"], "is a file: name a folder"),
+        (["--out", "."], "--out . holds the image itself: name another folder"),
     ],
 )
 def test_unusable_options_are_refused_in_a_sentence(
@@ -140,6 +146,22 @@ def test_the_surest_of_each_class_come_first() -> None:
     assert choose([1], 3) == [0]
 
 
+def test_attention_that_looks_everywhere_has_a_full_bar_and_one_key_a_short_one() -> None:
+    alike, sharp = focus_of(
+        [
+            LayerSparsity("encoder.layers.0.attention", -math.log(12), 12.0, -math.log(12) / 12),
+            LayerSparsity("decoder.layers.1.cross_attention", 0.0, 40.0, 0.0),
+        ]
+    )
+    assert (alike.name, alike.text) == ("encoder layer 1, attention", "as if 12.0 of 12")
+    assert (sharp.name, sharp.text) == ("decoder layer 2, cross-attention", "as if 1.0 of 40")
+    assert (alike.share, sharp.share) == (pytest.approx(1), pytest.approx(1 / 40))
+    coloured = np.asarray(paint_focus([alike, sharp]).convert("RGB")) == (0x8F, 0xC0, 0xE4)
+    long, short = (half.all(-1).sum() for half in np.split(coloured[80:168], 2))
+    assert short == pytest.approx(long / 40, rel=0.6)
+    assert short > 0
+
+
 def test_a_view_holds_the_box_and_keeps_the_images_proportions() -> None:
     x0, y0, x1, y1 = view_around([(300, 10, 340, 60)], [], (200, 400))
     assert (x1 - x0) / (y1 - y0) == pytest.approx(2)
@@ -153,6 +175,25 @@ def test_a_view_holds_the_box_and_keeps_the_images_proportions() -> None:
     assert view_around([(300, 10, 340, 60)], [*near, far], (200, 400)) == (x0, y0, x1, y1)
     far[2] = 1.0
     assert view_around([(300, 10, 340, 60)], [*near, far], (200, 400))[0] <= 20
+
+
+@pytest.mark.parametrize("view", [None, (1000, 500, 3000, 2000)])
+def test_a_photograph_is_made_smaller_before_it_is_drawn(
+    view: tuple[int, int, int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    muted: list[tuple[int, ...]] = []
+    monkeypatch.setattr(panels, "mute", lambda part: (muted.append(part.shape), part)[1])
+    photo = np.zeros((3000, 4000, 3), np.uint8)
+    photo[1000:1500, 2000:2400] = 255
+    drawn = panels.panel(photo, lambda axes: None, view, width=200)
+    assert max(muted[0]) <= 1000
+    x0, y0, x1, _ = view or (0, 0, 4000, 3000)
+    scale = 200 / (x1 - x0)
+    bright = drawn[..., 0] > 127
+    rows, columns = (np.flatnonzero(bright.any(axis)) for axis in (1, 0))
+    found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    expected = [(2000 - x0), (1000 - y0), (2400 - x0), (1500 - y0)]
+    np.testing.assert_allclose(found, np.array(expected) * scale, atol=1.5)
 
 
 def test_a_map_of_nothing_leaves_the_image_grey() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from saccade.config import InputConfig
 from saccade.data import evaluation_transform, prepare_image, training_transform
-from saccade.data.transforms import resized_size
+from saccade.data.transforms import resize_image, resized_size
 from saccade.recipe_config import AugmentationConfig
 from saccade.structures import Sample, Targets
 
@@ -51,6 +51,16 @@ def test_sizes_are_the_official_ones(
     size: tuple[int, int], short_side: int, max_side: int | None, expected: tuple[int, int]
 ) -> None:
     assert resized_size(size, short_side, max_side) == expected
+
+
+def test_an_image_that_would_stay_enormous_is_refused() -> None:
+    limit = 2 * PLAIN.short_side * PLAIN.max_side
+    longest = torch.zeros(3, 1, limit, dtype=torch.uint8)
+    assert resize_image(longest, PLAIN).shape == longest.shape
+    for image in (longest, longest.transpose(1, 2)):
+        longer = torch.cat([image, image], 1 if image.shape[1] > 1 else 2)
+        with pytest.raises(ValueError, match=r"pixels, too long and narrow for this detector: cut"):
+            resize_image(longer, PLAIN)
 
 
 def test_evaluation_resizes_boxes_with_the_image() -> None:

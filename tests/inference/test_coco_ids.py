@@ -45,7 +45,11 @@ def test_without_annotations_everything_is_numbered_from_one() -> None:
     ("files", "names", "message"),
     [
         (["3.jpg"], ["cat"], "3.jpg is not among the 3 images of .*val.json"),
-        (["2.jpg", "3.jpg", "5.jpg"], ["cat"], "3.jpg and 1 others are not among the 3 images"),
+        (
+            ["2.jpg", "3.jpg", "5.jpg", "6.jpg"],
+            ["cat"],
+            "3.jpg and 2 others are not among the 3 images",
+        ),
         (["a/2.jpg", "b/2.jpg"], ["cat"], "a/2.jpg and b/2.jpg are both image 2 of"),
         (["2.jpg"], ["cow"], "has the categories .*dog.*, but the detector knows cow: none in"),
     ],

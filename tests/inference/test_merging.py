@@ -1,6 +1,7 @@
+import numpy as np
 import torch
 
-from saccade.inference.merging import merge
+from saccade.inference.merging import _objects, merge
 from saccade.model import Found
 
 SIZE = (100, 180)
@@ -90,6 +91,20 @@ def test_the_whole_image_joins_pieces_that_no_tiles_share() -> None:
     whole = view(WHOLE, (6, 21, 177, 61, 0.5, 0))
     assert merged((LEFT, left), (RIGHT, right), (WHOLE, whole)) == [((5, 20, 178, 60), 0.9, 0)]
     assert merged((LEFT, left), (WHOLE, whole)) == [((5, 20, 177, 60), 0.9, 0)]
+
+
+def test_views_may_be_many() -> None:
+    """A table of all pairs of them would take 13 gigabytes."""
+    lefts = np.arange(20_000.0)
+    frames = np.stack([lefts, 0 * lefts, lefts + 100, 0 * lefts + 100], 1)
+    boxes = np.array([[160.0, 20.0, 180.0, 60.0], [160.0, 20.0, 180.0, 60.0], [700, 9, 720, 30]])
+    views, whole = np.array([100, 150, 650]), np.zeros(3, bool)
+    objects = _objects(boxes, np.zeros(3, np.int64), views, whole, frames)
+    assert objects[0] == objects[1] != objects[2]
+
+
+def test_nothing_found_is_nothing() -> None:
+    assert merged((LEFT, view(LEFT)), (RIGHT, view(RIGHT))) == []
 
 
 def test_boxes_do_not_leave_their_view() -> None:

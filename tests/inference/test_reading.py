@@ -97,6 +97,15 @@ def test_what_unpacks_to_more_pixels_than_allowed_is_unreadable(tmp_path: Path) 
         assert read_image(file).shape == (3, 1000, 1500)
 
 
+def test_there_may_be_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "large.png"
+    Image.fromarray(np.zeros((100, 150), np.uint8)).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    with image_limit(float("inf")):
+        assert read_image(file).shape == (3, 100, 150)
+    assert Image.MAX_IMAGE_PIXELS == 5000
+
+
 def test_a_limit_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="limit is 0 megapixels"), image_limit(0):
         pass

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,29 @@ def test_folders_within_are_looked_into_when_asked(photos: Path) -> None:
     assert names(find_images([Path("tree")])) == ["tree/top.jpg"]
     found = names(find_images([Path("tree")], recursive=True))
     assert found == ["tree/a/deep/y.webp", "tree/b/x2.JPG", "tree/b/x10.jpg", "tree/top.jpg"]
+
+
+def test_hidden_folders_are_passed_over_as_hidden_files_are(photos: Path) -> None:
+    for name in ("tree/.thumbnails", "tree/b/.git"):
+        Path(name).mkdir()
+        Path(name, "x.jpg").touch()
+    assert len(find_images([Path("tree")], recursive=True)) == 4
+    assert names(find_images([Path("tree/.thumbnails")])) == ["tree/.thumbnails/x.jpg"]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_empty(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = os.scandir
+
+    def scandir(place: str | Path) -> object:
+        if Path(place).name == "deep":
+            raise PermissionError(13, "Permission denied", str(place))
+        return listed(place)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(PermissionError, match="deep"):
+        find_images([Path("tree")], recursive=True)
 
 
 def test_links_in_circles_end(photos: Path) -> None:

@@ -156,6 +156,35 @@ def test_photographs_are_never_overwritten(
     assert (data / "1.png").read_bytes() == before
 
 
+def test_results_do_not_go_to_a_file(
+    data: Path, predict: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert predict(data, "--out", str(tmp_path / "file")) == 2
+    assert "file is a file: name a folder for the results" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--tile", "1000000"]])
+def test_an_image_of_one_row_is_skipped_and_named(
+    options: list[str], data: Path, predict: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("L", (3_000_000, 1)).save(data / "row.png")
+    assert predict(data, "--no-pictures", *options) == 2
+    error = capsys.readouterr().err
+    assert "row.png: the image is 3000000 x 1 pixels, too long and narrow" in error
+    assert "1 of 4 images" in error
+
+
+def test_nor_are_those_that_links_point_to(
+    data: Path, predict: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "a.png").symlink_to(data / "1.png")
+    assert predict(links, "--out", str(data)) == 2
+    assert "holds the images themselves: name another folder" in capsys.readouterr().err
+
+
 def test_what_was_found_before_an_interruption_is_there(
     data: Path,
     predict: Callable[..., int],
@@ -195,6 +224,7 @@ def test_what_was_found_before_an_interruption_is_there(
         (["--tile", "64", "--tta"], "--tile and --tta exclude each other"),
         (["--max-megapixels", "0"], "the limit is 0.0 megapixels"),
         (["--coco", "nowhere.json"], "nowhere.json"),
+        (["--no-pictures", "--formats"], "nothing would be written: leave out --no-pictures"),
     ],
 )
 def test_unusable_options_are_refused_before_anything_is_written(

@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,35 @@ def test_every_picture_is_there_at_the_end(tmp_path: Path) -> None:
         names = [drawing.draw(Path("cat.png"), image, found()) for _ in range(7)]
     assert {path.name for path in tmp_path.iterdir()} == set(names)
     assert len(set(names)) == 7
+
+
+class Later:
+    """A pool whose jobs run only when somebody waits for them."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., None], *arguments: object) -> "Later":
+        job = Later()
+        job.result = partial(function, *arguments)
+        job.done = lambda: False
+        return job
+
+    def shutdown(self, wait: bool) -> None:
+        assert wait
+
+
+def test_large_images_wait_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(pictures, "ThreadPoolExecutor", Later)
+    monkeypatch.setattr(pictures, "_draw", lambda image, found, file: drawn.append(file.name))
+    monkeypatch.setattr(pictures, "WAITING_BYTES", 100)
+    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    with Pictures(tmp_path) as drawing:
+        for number in range(4):
+            drawing.draw(Path(f"{number}.png"), image, found())
+            assert drawn == [f"{earlier}.jpg" for earlier in range(number)]
+    assert len(drawn) == 4
 
 
 def test_a_large_image_is_drawn_smaller_and_its_boxes_too(

@@ -2,6 +2,8 @@
 
 export class TokenNeeded extends Error {}
 
+const TRIES = 4; // of a question that a busy server puts off
+const PATIENCE = 5; // seconds that it may be put off, each time
 let token = ""; // kept for this page only: never stored
 
 export function useToken(value) {
@@ -33,16 +35,26 @@ async function ask(path, query = {}, file = null, signal = undefined) {
     options.body = new FormData();
     options.body.append("image", file);
   }
-  let response;
-  try {
-    response = await fetch(`${path}?${new URLSearchParams(query)}`, options);
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Error("The server does not answer: is saccade serve still running?");
-  }
+  const response = await fetchPatiently(`${path}?${new URLSearchParams(query)}`, options);
   if (response.status === 401) throw new TokenNeeded("This server asks for a token.");
   if (!response.ok) throw new Error(await sentenceOf(response));
   return response.json();
+}
+
+/** Asks again when the server has said that it will have time then. */
+async function fetchPatiently(address, options) {
+  for (let tries = 1; ; tries += 1) {
+    let response;
+    try {
+      response = await fetch(address, options);
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Error("The server does not answer: is saccade serve still running?");
+    }
+    const seconds = Number(response.headers.get("Retry-After") ?? 1);
+    if (response.status !== 429 || tries === TRIES || seconds > PATIENCE) return response;
+    await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+  }
 }
 
 async function sentenceOf(response) {

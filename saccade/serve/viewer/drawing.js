@@ -2,8 +2,10 @@
 
 import { between, centre } from "./boxes.js";
 import { classColour, traceLevel, weightColour } from "./colours.js";
-import { isOpen, layerOf, openLayers, pointsOfLayer, shownIndices, shownPoints, shownTokens, state }
-  from "./state.js";
+import {
+  isOpen, layerOf, openLayers, pointsOfLayer, shownIndices, shownPoints, shownProposals, shownTokens,
+  state,
+} from "./state.js";
 
 const WHITE = "#fff";
 const REFERENCE = "#5ce1e6";
@@ -18,11 +20,12 @@ export function drawPanel(context, panel, progress) {
   context.drawImage(bitmap, 0, 0, width, height);
   if (!panel.look) return;
   const pen = newPen(context, panel.look.image, devicePixelRatio);
-  if (isOpen(panel) || state.showProposals) {
+  const proposals = shownProposals(panel);
+  if (isOpen(panel) || proposals.length) {
     context.fillStyle = isOpen(panel) ? "rgb(8 9 16 / 58%)" : "rgb(8 9 16 / 40%)";
     context.fillRect(0, 0, width, height);
   }
-  if (state.showProposals) drawProposals(pen, panel.look.proposals);
+  drawProposals(pen, proposals);
   if (panel.opened !== null) drawQuery(pen, panel, progress);
   else if (panel.pixel) drawTokens(pen, panel);
   else drawObjects(pen, panel);

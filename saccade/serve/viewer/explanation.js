@@ -64,7 +64,7 @@ function render() {
   const numHeads = 1 + Math.max(0, ...points.map((point) => point[4]));
   renderChoice(byId("head"), numHeads, state.head);
   renderChoice(byId("token-level"), first.pixel?.tokens.length ?? 0, state.tokenLevel);
-  renderLevels(first);
+  renderLevels(open.find((panel) => panel.look.levels.length > 1) ?? first);
   byId("legend").replaceChildren(...newLegend(first));
   byId("tables").replaceChildren(...open.map(newTable));
 }
@@ -78,7 +78,7 @@ function renderTitle(panel) {
       ? `Where query ${object.query} looked to find it.`
       : "This model runs in an engine that cannot say where it looked.";
   } else {
-    const [x, y] = panel.pixel.pixel.map((value) => value.toFixed(0));
+    const [x, y] = panel.pixel.pixel.map(Math.floor);
     byId("explanation-title").textContent = `Pixel ${x}, ${y}`;
     note.textContent = "Where the encoder's tokens at this pixel look.";
   }

@@ -13,6 +13,8 @@ import { newPanel, onChange, openLayers, layerOf, pointsOfLayer, shownIndices, s
 const byId = (id) => document.getElementById(id);
 let views = []; // what renders each panel
 let asking = new AbortController(); // ends questions whose answer nobody waits for
+let askingPixel = new AbortController();
+let taken = 0; // how many images have been dropped, pasted or chosen
 let retry = start; // what the token was missing for
 
 const act = { open, lookFrom, showLayer };
@@ -23,7 +25,8 @@ function announce(text) {
 
 function announceCount() {
   const counts = state.panels.map((panel) => shownIndices(panel).length).join(" and ");
-  announce(`${counts} objects shown, score from ${state.threshold.toFixed(2)}.`);
+  const objects = counts === "1" ? "object" : "objects";
+  announce(`${counts} ${objects} shown, score from ${state.threshold.toFixed(2)}.`);
 }
 
 function complain(text) {
@@ -32,11 +35,11 @@ function complain(text) {
 }
 
 /** Run `task`; where a token is missing ask for it, and run `again` once it is there. */
-async function guarded(task, again, fail) {
+async function guarded(task, again, fail, signal = null) {
   try {
     await task();
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (signal?.aborted) return;
     if (error instanceof TokenNeeded) {
       retry = again;
       byId("token-form").hidden = false;
@@ -63,17 +66,28 @@ function chooseModels(name, other) {
   byId("stages").replaceChildren(...views.flatMap((view) => view.figure ?? []));
   byId("lists").replaceChildren(...views.flatMap((view) => view.element ?? []));
   byId("stages").classList.toggle("two", names.length === 2);
+  byId("pixel-card").hidden = !state.panels.some((panel) => panel.model.explains);
   update();
   if (state.image) look();
 }
 
 async function take(file) {
+  taken += 1;
+  const number = taken;
+  let image;
   try {
-    state.image = await openImage(file);
+    image = await openImage(file);
   } catch (error) {
-    complain(error.message);
+    if (number === taken) complain(error.message);
     return;
   }
+  if (number !== taken) {
+    // A later one was decoded sooner.
+    image.bitmap.close();
+    return;
+  }
+  state.image?.bitmap.close();
+  state.image = image;
   complain("");
   byId("empty").hidden = true;
   byId("stages").hidden = false;
@@ -93,9 +107,13 @@ async function look() {
   await Promise.all(state.panels.map((panel) => {
     update({ busy: true, look: null, problem: "", pointed: null }, panel);
     return guarded(
-      async () => update({ look: await fetchLook(panel.model, file, signal), busy: false }, panel),
+      async () => {
+        update({ look: await fetchLook(panel.model, file, signal), busy: false }, panel);
+        openAlike(panel);
+      },
       look,
       (problem) => update({ problem, busy: false }, panel),
+      signal,
     );
   }));
   if (signal.aborted) return;
@@ -106,16 +124,21 @@ async function look() {
 
 /** Open an object, and in the other panel the one that overlaps it most. */
 function open(panel, index) {
-  const { box, class: name, score } = panel.look.objects[index];
-  stop();
-  for (const other of state.panels) {
-    const objects = other.look?.objects ?? [];
-    const opened = other === panel ? index : nearest(objects, shownIndices(other), box);
-    update({ opened, pixel: null }, other);
-  }
+  const { class: name, score } = panel.look.objects[index];
+  close();
+  update({ opened: index }, panel);
+  for (const other of state.panels) openAlike(other);
   const last = openLayers(panel).length - 1;
   update({ layer: Math.max(0, last), head: null });
   announce(`${name}, score ${score.toFixed(2)}, opened. ${layerInWords(panel)}`);
+}
+
+/** Open the object that overlaps most what is open in the other panel. */
+function openAlike(panel) {
+  const other = state.panels.find((one) => one !== panel && one.opened !== null);
+  if (!other || !panel.look || panel.opened !== null) return;
+  const { box } = other.look.objects[other.opened];
+  update({ opened: nearest(panel.look.objects, shownIndices(panel), box) }, panel);
 }
 
 function showLayer(layer) {
@@ -134,8 +157,10 @@ function layerInWords(panel) {
 async function lookFrom(x, y) {
   if (!state.image) return;
   close();
-  const { signal } = asking;
-  const [column, row] = [x, y].map((value) => Math.max(0, Math.round(value * 10) / 10));
+  askingPixel = new AbortController();
+  const { signal } = askingPixel;
+  // Down, since the right and lower edges are not in the image.
+  const [column, row] = [x, y].map((value) => Math.max(0, Math.floor(value * 10) / 10));
   byId("pixel-x").value = column;
   byId("pixel-y").value = row;
   const able = state.panels.filter((panel) => panel.look && panel.model.explains);
@@ -148,19 +173,39 @@ async function lookFrom(x, y) {
       },
       () => lookFrom(x, y),
       (problem) => update({ problem, busy: false }, panel),
+      signal,
     );
   }));
+  if (signal.aborted) return;
   const answered = able.find((panel) => panel.pixel);
-  if (signal.aborted || !answered) return;
+  if (!answered) {
+    announce(able.map((panel) => panel.problem).find(Boolean) ?? "");
+    return;
+  }
   update({ layer: openLayers(answered).length - 1, head: null, tokenLevel: null });
   announce(`Pixel ${column}, ${row}. ${layerInWords(answered)}`);
 }
 
 function close() {
   stop();
-  for (const panel of state.panels) update({ opened: null, pixel: null, problem: "" }, panel);
+  askingPixel.abort();
+  for (const panel of state.panels) {
+    // Before there is an answer about the image, it is that which keeps the panel busy.
+    const busy = panel.busy && !panel.look;
+    update({ opened: null, pixel: null, problem: "", busy }, panel);
+  }
 }
 
+/** Draw again when the page comes to a screen with other pixels. */
+function watchScreen() {
+  const same = matchMedia(`(resolution: ${devicePixelRatio}dppx)`);
+  same.addEventListener("change", () => {
+    update();
+    watchScreen();
+  }, { once: true });
+}
+
+watchScreen();
 setUpControls({ chooseModels, announce, announceCount });
 setUpExplanation({ close, showLayer });
 onImage(take);

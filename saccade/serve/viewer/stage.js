@@ -2,7 +2,7 @@
 
 import { smallestAt } from "./boxes.js";
 import { drawPanel } from "./drawing.js";
-import { isOpen, layerOf, openLayers, shownIndices, shownPoints, state, update } from "./state.js";
+import { layerOf, openLayers, shownIndices, shownPoints, state, update } from "./state.js";
 
 const MOVING = 320; // milliseconds that the box takes from one layer to the next
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -89,7 +89,7 @@ function describe(canvas, caption, panel) {
   if (panel.busy) text = "looking …";
   else if (panel.problem) text = panel.problem;
   else if (!panel.look) text = "";
-  else if (state.panels.length > 1 && state.panels.some(isOpen) && !isOpen(panel)) {
+  else if (panel.opened === null && state.panels.some((other) => other.opened !== null)) {
     text += ", none of them there";
   }
   caption.replaceChildren(name, ` ${text}`);

@@ -90,10 +90,15 @@ export function pointsOfLayer(panel, layer) {
 }
 
 export function shownPoints(panel) {
+  // A model of one level has no switch for it.
+  const hidden = panel.look?.levels.length > 1 ? state.hiddenLevels : new Set();
   return pointsOfLayer(panel, layerOf(panel)).filter(
-    ([, , , level, head]) =>
-      !state.hiddenLevels.has(level) && (state.head === null || head === state.head),
+    ([, , , level, head]) => !hidden.has(level) && (state.head === null || head === state.head),
   );
+}
+
+export function shownProposals(panel) {
+  return state.showProposals ? (panel.look?.proposals ?? []) : [];
 }
 
 export function isOpen(panel) {

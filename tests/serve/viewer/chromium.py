@@ -18,7 +18,7 @@ PATIENCE = 30_000
 
 Answer = tuple[int, dict[str, str], bytes]
 """Status, headers and body."""
-Respond = Callable[[Request], Answer]
+Respond = Callable[[Request], Answer | None]
 
 
 def find_chromium() -> str:
@@ -50,6 +50,14 @@ class Tab:
     """Addresses of other hosts."""
     complaints: list[str] = field(default_factory=list)
     """Errors of the console, and exceptions."""
+    held: list[Route] = field(default_factory=list)
+    """Questions that wait for their answer."""
+
+
+def fulfil(route: Route, answer: Answer) -> None:
+    """Answer a question."""
+    status, headers, body = answer
+    route.fulfill(status=status, headers=headers, body=body)
 
 
 def open_tab(
@@ -60,7 +68,7 @@ def open_tab(
     Args:
         browser: A running one.
         address: Of a server.
-        respond: Answers in the place of a server.
+        respond: Answers in the place of a server; with None the question is held.
         options: As of a browser's context.
     """
     context = browser.new_context(**{"reduced_motion": "reduce", **options})
@@ -80,8 +88,11 @@ def open_tab(
         if respond is None:
             route.continue_()
             return
-        status, headers, body = respond(request)
-        route.fulfill(status=status, headers=headers, body=body)
+        given = respond(request)
+        if given is None:
+            tab.held.append(route)
+            return
+        fulfil(route, given)
 
     context.route("**/*", route)
     page.on("console", lambda line: line.type == "error" and tab.complaints.append(line.text))

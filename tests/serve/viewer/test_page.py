@@ -72,7 +72,7 @@ def test_threshold_and_classes_filter_without_asking_again(
     expect(canvas).to_have_attribute("data-objects", "4")
     tab.page.get_by_label("cat").uncheck()
     expect(canvas).to_have_attribute("data-objects", "1")
-    expect(tab.page.locator("#status")).to_have_text("1 objects shown, score from 0.00.")
+    expect(tab.page.locator("#status")).to_have_text("1 object shown, score from 0.00.")
     assert canvas.evaluate(COLOUR, inside) == [255, 255, 255]
     assert tab.asked == asked
 
