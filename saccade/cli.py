@@ -98,6 +98,20 @@ def predict(arguments: Sequence[str]) -> int:
     return predict_files(parsed, Console())
 
 
+def export(arguments: Sequence[str]) -> int:
+    """`saccade export`: the exit status is 1 if the file does not find the same."""
+    from saccade.export.arguments import ExportArguments
+
+    parsed = tyro.cli(ExportArguments, args=arguments, prog="saccade export")
+    from rich.console import Console
+
+    from saccade.export.command import export as export_detector
+
+    out = parsed.out or free_folder(Path("runs/export"))
+    detector = load_detector(parsed.weights, parsed.preset, "cpu")
+    return export_detector(detector, parsed, out, Console())
+
+
 def analyse(arguments: Sequence[str]) -> int:
     """`saccade analyse`."""
     parsed = tyro.cli(AnalyseArguments, args=arguments, prog="saccade analyse")
@@ -223,6 +237,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "eval": evaluate,
     "predict": predict,
+    "export": export,
     "explain": explain,
     "analyse": analyse,
     "doctor": doctor,
@@ -239,6 +254,7 @@ usage: saccade COMMAND [options]
   eval      COCO's numbers of a detector on a dataset
   predict   find objects in images
   explain   show where a detector looked in an image
+  export    write a detector for onnxruntime, OpenVINO or torch, and check the file
   analyse   how sparse a detector's attention is, and what it costs
   doctor    say what will hurt before training on a dataset
   presets   list the named detectors

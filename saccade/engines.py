@@ -47,6 +47,10 @@ def open_engine(
     if device not in ("auto", "cpu"):
         raise ValueError(f"--device is {device}, but {runtime} runs on the CPU here: leave it out.")
     detector = load_detector(weights, preset, "cpu")
+    if runtime == "onnxruntime":
+        from saccade.export.own_onnx import open_in_onnxruntime
+
+        return open_in_onnxruntime(detector.config, detector.model)
     from saccade.export.own_openvino import open_with_own_kernels
 
     return open_with_own_kernels(detector.config, detector.model, precision, calibration)

@@ -82,7 +82,6 @@ def _open(task: Task) -> Run:
 def _open_transformers(task: Task) -> Run:
     """As its users run it: normalised images and a mask, eager, in float32."""
     from transformers import AutoConfig, AutoModelForObjectDetection
-
     from transformers.utils.logging import disable_progress_bar
 
     from saccade.data import normalise

@@ -46,16 +46,15 @@ class ShardActor:
     """Looks at shards, as Ray Data asks it to."""
 
     def __init__(self, job: Job, folder: Folder, fingerprint: str) -> None:
-        """Open the detector.
+        """An actor without its detector, which is opened for the first shard.
 
-        Raises:
-            ValueError: If it cannot be used here.
+        What fails there ends the run; of what fails here Ray Data would try without end.
         """
         torch.set_num_threads(job.num_threads)
         self._job = job
         self._folder = folder
         self._fingerprint = fingerprint
-        self._engine = job.open_engine()
+        self._engine: Engine | None = None
 
     def __call__(self, batch: "dict[str, NDArray[Any]]") -> dict[str, list[int]]:
         """Write the results of shards.
@@ -65,6 +64,10 @@ class ShardActor:
 
         Returns:
             ``number``, ``images``, ``unreadable`` and ``objects`` of each.
+
+        Raises:
+            ValueError: If the detector cannot be used here, or processes die on a shard.
+            OSError: If a tar or Parquet file cannot be opened, or results cannot be written.
         """
         done: dict[str, list[int]] = {}
         for number, text in zip(batch["number"], batch["shard"], strict=True):
@@ -73,6 +76,8 @@ class ShardActor:
             if summary is None:
                 shard = Shard.from_json(str(text))
                 attempts.begin(self._folder, int(number), shard)
+                if self._engine is None:
+                    self._engine = self._job.open_engine()
                 rows = look_at_shard(self._engine, shard, self._job)
                 summary = write_part(self._folder, int(number), self._fingerprint, rows)
                 attempts.end(self._folder, int(number))

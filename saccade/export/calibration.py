@@ -15,16 +15,16 @@ MOST_IMAGES = 300
 
 
 def calibration_images(
-    config: DetectorConfig, folder: Path | None
+    config: DetectorConfig, folder: Path | None, most: int = MOST_IMAGES
 ) -> list[UInt8[Tensor, "1 3 H W"]]:
-    """Images of a folder, resized for the detector: at most `MOST_IMAGES`, spread evenly over it.
+    """Images of a folder, resized for the detector: at most so many, spread evenly over it.
 
     Without a folder a few generated ones.
 
     Raises:
         ValueError: If the folder holds no image, or one cannot be read.
     """
-    pixels = _generated() if folder is None else map(read_image, _spread(_files(folder)))
+    pixels = _generated() if folder is None else map(read_image, _spread(_files(folder), most))
     return [resize_image(image, config.input)[None] for image in pixels]
 
 
@@ -36,8 +36,8 @@ def _files(folder: Path) -> list[Path]:
     return files
 
 
-def _spread(files: Sequence[Path]) -> Iterator[Path]:
-    count = min(len(files), MOST_IMAGES)
+def _spread(files: Sequence[Path], most: int) -> Iterator[Path]:
+    count = min(len(files), most)
     return (files[index * len(files) // count] for index in range(count))
 
 

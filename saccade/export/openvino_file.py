@@ -32,16 +32,17 @@ def to_openvino(program: ExportedProgram, outputs: Sequence[str] = ("logits", "b
         return model.clone()
 
 
-def write_openvino(model: Any, file: Path, held: Mapping[str, Any]) -> None:
+def write_openvino(model: Any, file: Path, held: Mapping[str, Any], half: bool = False) -> None:
     """Write a model and what it holds, as ``rt_info``.
 
     Args:
         model: An `openvino.Model`.
         file: The ``.xml`` file; the ``.bin`` file is beside it. Overwritten.
         held: What users need to know.
+        half: Store weights in float16. OpenVINO calculates with them in float32 on a CPU.
     """
     openvino = needed("openvino")
     for name, value in held.items():
         text = value if isinstance(value, str) else json.dumps(value)
         model.set_rt_info(text, ["saccade", name])
-    openvino.save_model(model, file, compress_to_fp16=False)
+    openvino.save_model(model, file, compress_to_fp16=half)

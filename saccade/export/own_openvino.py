@@ -1,10 +1,6 @@
 """A detector converted for OpenVINO with our own kernels, for this machine, kept in a cache."""
 
-import hashlib
-import os
-import sys
-import tempfile
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +8,7 @@ import torch
 from torch.export import ExportedProgram
 
 from saccade.config import DetectorConfig
+from saccade.export.cache import converted, key_of
 from saccade.export.calibration import calibration_images
 from saccade.export.description import Description
 from saccade.export.onnx_file import needed
@@ -34,7 +31,7 @@ def open_with_own_kernels(
 ) -> OpenVinoEngine:
     """A detector in OpenVINO, which calls our kernels for deformable attention.
 
-    Converting takes some seconds, and calibrating minutes; the result is kept in `cache_folder` for
+    Converting takes some seconds, and calibrating minutes; the result is kept in `saccade.export.cache.cache_folder` for
     the next time.
 
     Args:
@@ -51,47 +48,26 @@ def open_with_own_kernels(
     switch_telemetry_off()
     needed("openvino")
     images = calibration_images(config, calibration) if precision == "int8" else []
-    key = _key(config, model, precision, *(image.numpy().tobytes() for image in images))
-    file = cache_folder() / key / "model.xml"
-    if not file.exists():
-        _convert(config, model, precision, images, file)
+    key = key_of(config, model, precision, *(image.numpy().tobytes() for image in images))
+    file = converted(key, partial(_write, config, model, precision, images))
     return OpenVinoEngine(file, threads)
 
 
-def cache_folder() -> Path:
-    """Where converted detectors are kept: ``SACCADE_CACHE``, or where the system keeps caches."""
-    if "SACCADE_CACHE" in os.environ:
-        return Path(os.environ["SACCADE_CACHE"])
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "saccade"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "saccade"
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "saccade"
-
-
-def _convert(
-    config: DetectorConfig, model: DetectorModel, precision: Precision, images: Any, file: Path
-) -> None:
+def _write(
+    config: DetectorConfig, model: DetectorModel, precision: Precision, images: Any, folder: Path
+) -> Path:
     whole = torch.ops.saccade.ms_deform_attn_fused
     program = capture(config, model, Sizes(), attention=whole)
-    converted = convert_with_kernel(program)
+    kept_whole = convert_with_kernel(program)
     if precision == "int8":
-        converted = quantise(converted, images, _sensitive_operations(converted, program))
+        kept_whole = quantise(kept_whole, images, _sensitive_operations(kept_whole, program))
     held = Description(config, "openvino, with saccade's kernels", precision, str(Sizes()))
-    file.parent.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=file.parent.parent) as folder:
-        whole_folder = Path(folder) / "converted"
-        whole_folder.mkdir()
-        write_openvino(converted, whole_folder / file.name, held.to_dict())
-        try:
-            # All of it at once, so that another process sees either nothing or everything.
-            whole_folder.rename(file.parent)
-        except OSError:
-            if not file.exists():
-                raise
+    file = folder / "model.xml"
+    write_openvino(kept_whole, file, held.to_dict())
+    return file
 
 
-def _sensitive_operations(converted: Any, program: ExportedProgram) -> list[str]:
+def _sensitive_operations(model: Any, program: ExportedProgram) -> list[str]:
     """The matrix products that stay in float32, by the parameters that they read."""
     parameters = program.graph_signature.inputs_to_parameters
     sensitive = set()
@@ -103,19 +79,7 @@ def _sensitive_operations(converted: Any, program: ExportedProgram) -> list[str]
     # An operation is named after the node of the graph that it comes from.
     return [
         operation.get_friendly_name()
-        for operation in converted.get_ops()
+        for operation in model.get_ops()
         if operation.get_type_name() == "MatMul"
         and operation.get_friendly_name().partition("/")[0] in sensitive
     ]
-
-
-def _key(config: DetectorConfig, model: DetectorModel, *more: str | bytes) -> str:
-    """Everything that the converted detector depends on, as one number."""
-    digest = hashlib.sha256()
-    versions = [version(package) for package in ("saccade", "torch", "openvino", "nncf")]
-    for part in (repr(config), *versions, *more):
-        digest.update(part if isinstance(part, bytes) else part.encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:32]

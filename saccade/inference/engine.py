@@ -1,7 +1,7 @@
 """What runs a detector on images that are of its size already, whichever runtime it is."""
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import UInt8
@@ -13,6 +13,7 @@ from saccade.model import DetectorModel, Found, select
 from saccade.structures import Batch, Predictions
 
 
+@runtime_checkable
 class Engine(Protocol):
     """A detector in some runtime: torch here, others in `saccade.export`."""
 

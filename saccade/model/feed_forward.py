@@ -31,7 +31,7 @@ class FeedForward(nn.Module):
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or not features.is_cpu:
             return self.transform(features)
         # Few at a time, so that what is hidden stays in a CPU's cache: a third faster.
-        parts = features.split(max(1, TOKENS_AT_A_TIME // max(1, len(features))), 1)
+        parts = torch.split(features, max(1, TOKENS_AT_A_TIME // max(1, len(features))), 1)
         done = [self.transform(part) for part in parts]
         return torch.cat(done, 1) if len(done) > 1 else done[0]
 

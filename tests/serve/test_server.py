@@ -2,6 +2,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,13 +14,14 @@ import pytest
 from fastapi import FastAPI
 from uvicorn import Config
 
-from saccade.serve.app import State
+from saccade.serve.app import State, create_app
 from saccade.serve.arguments import ServeArguments
 from saccade.serve.pictures import decode
 from saccade.serve.refusals import Refusal
+from saccade.serve.served import Served
 from saccade.serve.server import GracefulServer, run
 from saccade.serve.settings import Limits
-from tests.serve.asking import form, picture
+from tests.serve.asking import PATIENT, GatedEngine, form, picture
 from tests.serve.test_pictures import png_of
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +77,7 @@ def until(condition: Callable[[], Any], seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
 def test_a_server_that_is_asked_to_end_answers_what_it_accepted(
     process: subprocess.Popen[str],
@@ -107,6 +110,26 @@ def test_a_server_that_is_asked_to_end_answers_what_it_accepted(
     assert process.wait(60) == 0
     assert process.stderr is not None
     assert process.stderr.read() == ""
+
+
+def test_what_was_accepted_before_the_signal_is_answered(engine: GatedEngine) -> None:
+    app = create_app([Served("gated", engine)], PATIENT)
+    server = GracefulServer(Config(app, log_level="warning"), app, drain=0.0)
+    engine.gate.clear()
+    with ThreadPoolExecutor(3) as threads, socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/predict"
+        answers = [
+            threads.submit(httpx.post, url, files=form(picture()), timeout=600) for _ in range(3)
+        ]
+        until(lambda: b'saccade_queue_images{model="gated"} 3.0' in app.state.metrics.text())
+        server.handle_exit(signal.SIGTERM, None)
+        until(lambda: server.should_exit and not server.servers[0].is_serving())
+        assert not any(answer.done() for answer in answers)
+        engine.gate.set()
+        assert [answer.result().status_code for answer in answers] == [200] * 3
+        thread.join()
 
 
 def test_a_server_drains_before_it_stops_listening_unless_told_twice() -> None:

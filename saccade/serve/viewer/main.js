@@ -196,16 +196,6 @@ function close() {
   }
 }
 
-/** Draw again when the page comes to a screen with other pixels. */
-function watchScreen() {
-  const same = matchMedia(`(resolution: ${devicePixelRatio}dppx)`);
-  same.addEventListener("change", () => {
-    update();
-    watchScreen();
-  }, { once: true });
-}
-
-watchScreen();
 setUpControls({ chooseModels, announce, announceCount });
 setUpExplanation({ close, showLayer });
 onImage(take);

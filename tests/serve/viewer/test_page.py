@@ -43,7 +43,7 @@ def click_at(canvas: Locator, x: float, y: float) -> None:
     canvas.click(position={"x": x * scale, "y": y * scale})
 
 
-@pytest.mark.parametrize("way", [DROP, PASTE])
+@pytest.mark.parametrize("way", [DROP, pytest.param(PASTE, marks=pytest.mark.slow)])
 def test_an_image_is_dropped_or_pasted(
     viewer: Callable[..., Tab], photo: FilePayload, way: str
 ) -> None:
@@ -101,6 +101,7 @@ def test_a_clicked_box_shows_its_points_layer_by_layer(
     expect(page.locator("#explanation")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_the_smaller_of_two_boxes_can_be_clicked(
     viewer: Callable[..., Tab], photo: FilePayload
 ) -> None:
@@ -144,6 +145,7 @@ def test_the_keyboard_reaches_everything(viewer: Callable[..., Tab], photo: File
     expect(page.locator("#explanation h2")).to_have_text("Pixel 150, 10")
 
 
+@pytest.mark.slow
 def test_the_button_opens_the_choice_of_files(viewer: Callable[..., Tab]) -> None:
     page = viewer().page
     page.evaluate("""document.getElementById('file').addEventListener('click', (event) => {
@@ -199,6 +201,7 @@ def test_the_proposals_are_drawn_when_asked_for(
     assert canvas.evaluate(COLOUR, [100, 10]) == [156, 157, 159]
 
 
+@pytest.mark.slow
 def test_an_engine_that_cannot_explain_shows_boxes(
     viewer: Callable[..., Tab], photo: FilePayload
 ) -> None:
@@ -247,7 +250,7 @@ def test_a_token_is_asked_for_only_where_one_is_needed(
     tab.complaints.clear()
 
 
-@pytest.mark.parametrize("beside", ["", "second"])
+@pytest.mark.parametrize("beside", [pytest.param("", marks=pytest.mark.slow), "second"])
 def test_nothing_is_wider_than_a_phone(
     viewer: Callable[..., Tab], photo: FilePayload, beside: str
 ) -> None:

@@ -49,6 +49,7 @@ def test_cells_are_found_and_explained(viewer: Callable[..., Tab], address: str)
     expect(canvas).to_have_attribute("data-points", "288")
 
 
+@pytest.mark.slow
 def test_a_dense_detector_shows_its_strongest_keys(
     viewer: Callable[..., Tab], address: str
 ) -> None:
@@ -61,6 +62,7 @@ def test_a_dense_detector_shows_its_strongest_keys(
     assert int(page.locator(".stage canvas").get_attribute("data-points") or 0) > 0
 
 
+@pytest.mark.slow
 def test_what_the_server_refuses_is_said(viewer: Callable[..., Tab], address: str) -> None:
     tab = viewer(address=address, respond=None)
     tab.page.set_input_files("#file", PHOTO)
