@@ -12,7 +12,7 @@ if not torch.cuda.is_available():
 # Before the first import of the library. Not the numba kernels, which compile their own source.
 CHECKED = (
     "boxes structures restricted_matching attention model weights data training evaluation "
-    "analysis compat bench"
+    "analysis compat bench serve"
 )
 install_import_hook(
     [

@@ -1,6 +1,7 @@
 """One exported file of a detector, whatever it is for."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,10 @@ def write_file(
     outputs = ("logits", "boxes", *probes)
     if order.target == "torch":
         held = {"config": json.dumps(description.to_dict()["config"])}
-        torch.export.save(program, file, extra_files=held)
+        with warnings.catch_warnings():
+            # Said of every parameter that has been folded into another one.
+            warnings.filterwarnings("ignore", message="No complete tensor", category=UserWarning)
+            torch.export.save(program, file, extra_files=held)
     elif order.target == "onnx":
         write_onnx(program, file, description.to_strings(), outputs)
         if order.precision == "fp16":

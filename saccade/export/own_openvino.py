@@ -31,8 +31,8 @@ def open_with_own_kernels(
 ) -> OpenVinoEngine:
     """A detector in OpenVINO, which calls our kernels for deformable attention.
 
-    Converting takes some seconds, and calibrating minutes; the result is kept in `saccade.export.cache.cache_folder` for
-    the next time.
+    Converting takes some seconds, and calibrating minutes; the result is kept for the next time in
+    `saccade.export.cache.cache_folder`.
 
     Args:
         config: The detector's.

@@ -194,11 +194,16 @@ class TorchProgramEngine:
 
 
 def switch_telemetry_off() -> None:
-    """Keep OpenVINO and NNCF from sending anything anywhere; before they are imported."""
-    import os
+    """Keep OpenVINO and NNCF from sending anything anywhere; before they are imported.
 
-    os.environ["NNCF_DISABLE_TELEMETRY"] = "1"
-    os.environ.setdefault("OPENVINO_TELEMETRY_DISABLED", "1")
+    Both send what is done with them to their makers, unless somebody has refused in a file in the
+    home folder, and neither reads an environment variable for it. Without the package that sends
+    they run as well. A program that has imported OpenVINO before has decided for itself.
+    """
+    import sys
+
+    # What imports it from now on gets an ImportError, for which both are prepared.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def _predictions(found: list[Any]) -> Predictions:

@@ -68,7 +68,8 @@ def check_resized(size: tuple[int, int], config: InputConfig) -> None:
         Refusal: If so.
     """
     height, width = resized_size(size, config.short_side, config.max_side)
-    if height * width > config.short_side * config.max_side:
+    # Twice, since rounding may lengthen a side a little.
+    if height * width > 2 * config.short_side * config.max_side:
         raise Refusal(
             422,
             f"the image is {size[1]} x {size[0]} pixels, too long and narrow for this detector: "

@@ -90,7 +90,7 @@ def test_a_detector_is_explained_on_one_page_without_outside_addresses(
         assert "Where the encoder looked from pixel (80, 50)" in page.titles
     for file in out.glob("*.png"):
         with Image.open(file) as picture:
-            assert min(picture.size) > 200
+            assert min(picture.size) > 150
 
 
 @pytest.mark.parametrize("kind", ["two-stage"])

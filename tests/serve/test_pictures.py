@@ -21,7 +21,7 @@ WARNED = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
 
 def test_an_image_is_decoded_as_its_file_is_read() -> None:
-    assert torch.equal(decode(PHOTO.read_bytes(), 50), read_image(PHOTO))
+    assert torch.equal(decode(PHOTO.read_bytes(), 50.0), read_image(PHOTO))
 
 
 def test_the_cameras_orientation_is_applied() -> None:
@@ -29,7 +29,7 @@ def test_the_cameras_orientation_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (6, 4)).save(file, "JPEG", exif=exif)
-    assert decode(file.getvalue(), 50).shape == (3, 6, 4)
+    assert decode(file.getvalue(), 50.0).shape == (3, 6, 4)
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -67,7 +67,7 @@ def test_a_bomb_is_refused_by_its_header(width: int, height: int) -> None:
 )
 def test_what_is_no_whole_image_is_refused(data: bytes, sentence: str) -> None:
     with pytest.raises(Refusal) as refusal:
-        decode(data, 50)
+        decode(data, 50.0)
     assert refusal.value.status_code == 422
     assert sentence in refusal.value.detail
     assert "object at 0x" not in refusal.value.detail
@@ -78,20 +78,20 @@ def test_a_jpeg_of_countless_scans_is_refused() -> None:
     start = data.index(b"\xff\xda")
     scan = data[start : start + 14]
     with pytest.raises(Refusal, match="more than 100 scans"):
-        decode(data[:start] + scan * (MAX_SCANS + 1) + data[start:], 50)
+        decode(data[:start] + scan * (MAX_SCANS + 1) + data[start:], 50.0)
 
 
 def test_a_jpeg_of_countless_segments_is_refused() -> None:
     data = PHOTO.read_bytes()
     with pytest.raises(Refusal, match="10000 segments"):
-        decode(data[:2] + b"\xff\xfe\0\2" * MAX_SEGMENTS + data[2:], 50)
+        decode(data[:2] + b"\xff\xfe\0\2" * MAX_SEGMENTS + data[2:], 50.0)
 
 
 def test_the_video_that_a_phone_appends_to_its_photo_is_none_of_its_scans() -> None:
     data = PHOTO.read_bytes()
     assert data.endswith(b"\xff\xd9")
     video = b"\xff\xda\0\x0c" * (MAX_SCANS + 1)
-    assert torch.equal(decode(data + video, 50), read_image(PHOTO))
+    assert torch.equal(decode(data + video, 50.0), read_image(PHOTO))
 
 
 @WARNED
@@ -117,6 +117,8 @@ def test_an_image_that_would_stay_enormous_when_resized_is_refused() -> None:
     config = InputConfig(short_side=240, max_side=320)
     for size in [(1, 1), (480, 640), (3000, 4000), (240, 900)]:
         check_resized(size, config)
+    # Rounded to 640 x 1334.
+    check_resized((794, 1655), InputConfig(short_side=640, max_side=1333))
     with pytest.raises(Refusal, match="too long and narrow"):
         check_resized((1, 50_000_000), config)
     with pytest.raises(Refusal, match="too long and narrow"):
