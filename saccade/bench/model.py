@@ -24,7 +24,7 @@ from .machine import machine, versions
 from .model_arguments import ModelBenchArguments, Row
 from .model_contenders import Task, serve_turns
 from .model_report import print_model
-from .timing import Spread, speedup, spread, take_turns
+from .timing import Spread, Turn, speedup, spread, take_turns
 
 _BASELINE = "transformers"
 
@@ -118,7 +118,9 @@ def _measure(tasks: Sequence[Task], rounds: int, console: Console) -> list[RowRe
             # One after the other, since models are converted on all cores.
             connections[task.row].send(task)
             outputs[task.row] = _outputs(connections[task.row], task.row)
-        turns = {row: partial(_turn, connection, row) for row, connection in connections.items()}
+        turns: dict[str, Turn] = {
+            row: partial(_turn, connection, row) for row, connection in connections.items()
+        }
         seconds = take_turns(turns, rounds, status.update)
         peaks = {row: _ask(connection, row, False) for row, connection in connections.items()}
     first = tasks[0].row

@@ -87,7 +87,7 @@ def _open_transformers(task: Task) -> Run:
     from saccade.data import normalise
     from saccade.inference import Detector
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = task.weights / "transformers"
     config = AutoConfig.from_pretrained(folder)
     # The backbone's weights are in the folder as well.

@@ -26,7 +26,7 @@ def operation() -> Any:
 
     from saccade.ops.ms_deform_attn import cpu
 
-    class MsDeformAttnFused(openvino.Op):  # type: ignore[misc, name-defined]
+    class MsDeformAttnFused(openvino.Op):  # type: ignore[misc]
         """Inputs: value [B,S,M,D], sides [2L], references, offsets [B,Q,M,K,2], logits."""
 
         def __init__(
@@ -65,10 +65,14 @@ def operation() -> Any:
 
         def evaluate(self, outputs: Any, inputs: Any) -> bool:
             """Calculate; inputs are read where they lie."""
-            value, sides, *rest = (torch.from_numpy(each.data) for each in inputs)
+            value, sides, references, offsets, logits = (
+                torch.from_numpy(each.data) for each in inputs
+            )
             lengths = sides.tolist()
             shapes = list(zip(lengths[::2], lengths[1::2], strict=True))
-            result = cpu.fused_forward(value, shapes, self.points, *rest, self.box_scale)
+            result = cpu.fused_forward(
+                value, shapes, self.points, references, offsets, logits, self.box_scale
+            )
             outputs[0].shape = list(result.shape)
             outputs[0].data[...] = result.numpy()
             return True

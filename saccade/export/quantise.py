@@ -78,7 +78,9 @@ def _kept(model: Any) -> list[str]:
     """The names of the operations that stay in float32."""
     operations = [(each.get_type_name(), each.get_friendly_name()) for each in model.get_ops()]
     sampling = sampling_modules(operations)
-    return [name for kind, name in operations if not _in_eight_bits(kind, module_of(name), sampling)]
+    return [
+        name for kind, name in operations if not _in_eight_bits(kind, module_of(name), sampling)
+    ]
 
 
 def _in_eight_bits(kind: str, module: str, sampling: set[str]) -> bool:

@@ -1,8 +1,8 @@
 """Exported detectors as engines: each runs images of one size and returns predictions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -39,7 +39,14 @@ def exported_file(path: Path) -> Path | None:
     return found[0] if len(found) == 1 else None
 
 
-def open_exported(path: str | Path, threads: int | None = None) -> Engine:
+class ExportedEngine(Engine, Protocol):
+    """An exported detector in its runtime."""
+
+    def run(self, images: UInt8[Tensor, "B 3 H W"]) -> Sequence[Any]:
+        """All outputs of the graph, as arrays or tensors: logits, boxes, then those of probes."""
+
+
+def open_exported(path: str | Path, threads: int | None = None) -> ExportedEngine:
     """An exported detector in the runtime that its file is for.
 
     Args:
@@ -56,7 +63,7 @@ def open_exported(path: str | Path, threads: int | None = None) -> Engine:
             f"{path} is no exported detector: expected one file of {', '.join(SUFFIXES)}, or the "
             "folder that saccade export wrote."
         )
-    kinds: dict[str, Callable[[Path, int | None], Engine]] = {
+    kinds: dict[str, Callable[[Path, int | None], ExportedEngine]] = {
         ".onnx": OnnxRuntimeEngine,
         ".xml": OpenVinoEngine,
         ".pt2": TorchProgramEngine,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 
-class FoldedNorm(FrozenBatchNorm2d):
+class FoldedNorm(FrozenBatchNorm2d):  # type: ignore[misc]
     """A frozen norm that leaves its work to the convolution before it."""
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
