@@ -88,6 +88,7 @@ def predict_on_ray(arguments: PredictArguments, looking: Looking, console: Conso
     manifest.hold(folder)
     folder.remove_partial()
     _look(job, shards, folder, manifest.fingerprint, bulk, console)
+    folder.remove_partial()
     return _report(folder, shards, manifest.fingerprint, console)
 
 

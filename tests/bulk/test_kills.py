@@ -50,12 +50,6 @@ def test_what_a_killed_worker_was_at_is_done_by_another(weights: Path, tmp_path:
     done = run("-c", FATAL, "worker", str(tmp_path / marker), *command)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / marker).exists()
-    files = {file.name for file in out.iterdir()}
-    assert len(files) == 1 + NUM_IMAGES / 3
-    # The leftover of the process that was killed waits for the next run, or is removed by hand.
-    assert not [name for name in files if name.startswith(TRYING)]
-    again = run("-m", "saccade", *command)
-    assert again.returncode == 0, again.stderr
     check_results(out, images)
 
 
@@ -67,10 +61,10 @@ def test_after_the_command_was_killed_it_goes_on(weights: Path, tmp_path: Path) 
     killed = run("-c", FATAL, "driver", str(tmp_path / marker), *command)
     assert killed.returncode == -9, killed.stderr
     before = {file.name: file.stat().st_mtime_ns for file in out.glob("part-*.parquet")}
-    assert 1 <= len(before) < NUM_IMAGES / 3
+    assert list(before) == ["part-000000.parquet"]
     done = run("-m", "saccade", *command)
     assert done.returncode == 0, done.stderr
-    assert "4 shards were done before" in done.stdout
+    assert "1 of 4 shards were done before" in done.stdout
     after = {file.name: file.stat().st_mtime_ns for file in out.glob("part-*.parquet")}
     assert before.items() <= after.items()
     check_results(out, images)
