@@ -35,7 +35,7 @@ def open_engine(
         ValueError: If the weights are missing or broken, or cannot run so or there.
     """
     if precision != "fp32" and runtime != "openvino":
-        raise ValueError(f"precision is {precision} with {runtime}: only openvino has it here.")
+        raise ValueError(f"--precision {precision} is for --runtime openvino, not {runtime}.")
     from saccade.export.runtimes import is_exported, open_exported
     from saccade.inference.memory import keep_freed_memory
 

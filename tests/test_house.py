@@ -25,7 +25,7 @@ ROOMS = {
     "recipes": {"config", "config_parts", "recipe_config", "run_config"},
     "ops": set(),
     "compat": {"ops"},
-    "bench": {"ops", "analysis", "data", "engines", "inference"},
+    "bench": {"ops", "analysis", "data", "engines", "export", "inference"},
     "attention": {"ops", "structures"},
     "model": {"attention", "boxes", "config", "config_parts", "restricted_matching", "structures"},
     "weights": {"model", "config", "config_parts", "config_json", "presets", "coco_classes"},

@@ -44,6 +44,8 @@ class RowResult:
     """The largest of the boxes, fraction of image."""
     peak_bytes: int | None
     """The most memory of the process during the turns; None where the system does not tell."""
+    ap: float | None
+    """Percent, on the dataset that was named."""
 
 
 def run_model_benchmark(
@@ -66,7 +68,15 @@ def run_model_benchmark(
         weights = _save(detector, Path(folder), arguments.rows)
         images = _images(arguments)
         tasks = [
-            Task(row, weights, images, arguments.threads, arguments.calibration)
+            Task(
+                row,
+                weights,
+                images,
+                arguments.threads,
+                arguments.calibration,
+                arguments.data,
+                arguments.split,
+            )
             for row in arguments.rows
         ]
         results = _measure(tasks, arguments.rounds, console)
@@ -122,7 +132,8 @@ def _measure(tasks: Sequence[Task], rounds: int, console: Console) -> list[RowRe
             row: partial(_turn, connection, row) for row, connection in connections.items()
         }
         seconds = take_turns(turns, rounds, status.update)
-        peaks = {row: _ask(connection, row, False) for row, connection in connections.items()}
+        status.update("looking at the last things")
+        ends = {row: _ask(connection, row, False) for row, connection in connections.items()}
     first = tasks[0].row
     expected_logits, expected_boxes = outputs[first]
     return [
@@ -132,7 +143,8 @@ def _measure(tasks: Sequence[Task], rounds: int, console: Console) -> list[RowRe
             speed_up=speedup(seconds[first], seconds[row]),
             difference=_relative(logits, expected_logits),
             box_difference=float(np.abs(boxes - expected_boxes).max()),
-            peak_bytes=peaks[row],
+            peak_bytes=ends[row][0],
+            ap=ends[row][1],
         )
         for row, (logits, boxes) in outputs.items()
     ]

@@ -35,6 +35,10 @@ class ModelBenchArguments:
     calibration: Path | None = None
     """Images by which openvino-int8 is calibrated: a folder; by default generated ones, which serve
     for speed and not for accuracy."""
+    data: Path | None = None
+    """A dataset whose images the detector knows: its AP in each runtime but transformers'."""
+    split: str = "val"
+    """Which part of --data."""
     rounds: int = 7
     """Turns of everyone."""
     threads: int | None = None

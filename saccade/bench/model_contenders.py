@@ -11,6 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saccade.data import normalise
+from saccade.engines import open_engine
+from saccade.export.accuracy import average_precision
+from saccade.inference import Detector
+from saccade.inference.engine import Engine
+
 from .memory import forget_peak, peak_of_process
 from .model_arguments import Row
 
@@ -29,19 +35,22 @@ class Task:
     """uint8 [B, 3, H, W]."""
     threads: int | None
     calibration: Path | None
+    data: Path | None = None
+    """A dataset to measure AP on."""
+    split: str = "val"
 
 
 def serve_turns(task: Task, connection: Connection) -> None:
-    """Get ready, send logits and boxes; then a turn's seconds for every True, the peak at False.
+    """Get ready, send logits and boxes; then a turn's seconds for every True; at False peak and AP.
 
     The peak is the most memory that the process has held since it was ready, in bytes, or None
-    where the system does not tell. What fails is sent as a sentence.
+    where the system does not tell. AP is in percent, or None. What fails is sent as a sentence.
     """
     if task.threads is not None:
         torch.set_num_threads(task.threads)
     images = torch.from_numpy(task.images)
     try:
-        run = _open(task)
+        run, engine = _open(task)
         for _ in range(2):
             logits, boxes = run(images)
     except (ImportError, RuntimeError, ValueError) as error:
@@ -55,14 +64,16 @@ def serve_turns(task: Task, connection: Connection) -> None:
         start = time.perf_counter()
         run(images)
         connection.send(time.perf_counter() - start)
-    connection.send(peak_of_process())
+    peak = peak_of_process()
+    ap = None
+    if engine is not None and task.data is not None:
+        ap = average_precision(engine, task.data, task.split)
+    connection.send((peak, ap))
 
 
-def _open(task: Task) -> Run:
+def _open(task: Task) -> tuple[Run, Engine | None]:
     if task.row == "transformers":
-        return _open_transformers(task)
-    from saccade.engines import open_engine
-
+        return _open_transformers(task), None
     runtime, _, precision = task.row.partition("-")
     engine = open_engine(
         str(task.weights),
@@ -76,16 +87,13 @@ def _open(task: Task) -> Run:
         predictions = engine(images)
         return predictions.logits, predictions.boxes
 
-    return run
+    return run, engine
 
 
 def _open_transformers(task: Task) -> Run:
     """As its users run it: normalised images and a mask, eager, in float32."""
     from transformers import AutoConfig, AutoModelForObjectDetection
     from transformers.utils.logging import disable_progress_bar
-
-    from saccade.data import normalise
-    from saccade.inference import Detector
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = task.weights / "transformers"

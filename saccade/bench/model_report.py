@@ -25,7 +25,7 @@ def print_model(
         f"an image; {images} of {height} x {width} pixels",
         highlight=False,
     )
-    table = new_table("median", "times as fast", "quartiles", "memory", "differs")
+    table = new_table("median", "times as fast", "quartiles", "memory", "differs", "AP")
     for result in results:
         table.add_row(
             result.row,
@@ -34,6 +34,7 @@ def print_model(
             as_range(result.speed_up),
             "" if result.peak_bytes is None else as_bytes(result.peak_bytes),
             f"{result.difference:.0e}",
+            "" if result.ap is None else f"{result.ap:.1f}",
         )
     console.print(table)
     console.print(

@@ -8,7 +8,7 @@ import torch
 
 from saccade.bulk import attempts
 from saccade.bulk.folder import Folder
-from saccade.bulk.parts import read_summary, write_part
+from saccade.bulk.parts import Summary, read_summary, write_part
 from saccade.bulk.reading import Entry, entries_of
 from saccade.bulk.shards import Shard
 from saccade.data.images import decode_image
@@ -56,34 +56,39 @@ class ShardActor:
         self._fingerprint = fingerprint
         self._engine: Engine | None = None
 
-    def __call__(self, batch: "dict[str, NDArray[Any]]") -> dict[str, list[int]]:
+    def __call__(self, batch: "dict[str, NDArray[Any]]") -> dict[str, list[Any]]:
         """Write the results of shards.
 
         Args:
             batch: ``number`` and ``shard``, as JSON, of each.
 
         Returns:
-            ``number``, ``images``, ``unreadable`` and ``objects`` of each.
-
-        Raises:
-            ValueError: If the detector cannot be used here, or processes die on a shard.
-            OSError: If a tar or Parquet file cannot be opened, or results cannot be written.
+            ``images``, ``unreadable`` and ``objects`` of each, and ``error``: why it cannot be
+            done, or "". Ray would wrap what is raised into pages of its own.
         """
-        done: dict[str, list[int]] = {}
+        done: dict[str, list[Any]] = {}
         for number, text in zip(batch["number"], batch["shard"], strict=True):
-            # Ray calls again for what a process had done before it was lost.
-            summary = read_summary(self._folder, int(number), self._fingerprint)
-            if summary is None:
-                shard = Shard.from_json(str(text))
-                attempts.begin(self._folder, int(number), shard)
-                if self._engine is None:
-                    self._engine = self._job.open_engine()
-                rows = look_at_shard(self._engine, shard, self._job)
-                summary = write_part(self._folder, int(number), self._fingerprint, rows)
-                attempts.end(self._folder, int(number))
-            for name, value in {"number": int(number), **asdict(summary)}.items():
+            error, summary = "", Summary()
+            try:
+                summary = self._look(int(number), Shard.from_json(str(text)))
+            except (ValueError, OSError) as reason:
+                error = str(reason)
+            for name, value in {**asdict(summary), "error": error}.items():
                 done.setdefault(name, []).append(value)
         return done
+
+    def _look(self, number: int, shard: Shard) -> Summary:
+        # Ray calls again for what a process had done before it was lost.
+        summary = read_summary(self._folder, number, self._fingerprint)
+        if summary is not None:
+            return summary
+        attempts.begin(self._folder, number, shard)
+        if self._engine is None:
+            self._engine = self._job.open_engine()
+        rows = look_at_shard(self._engine, shard, self._job)
+        summary = write_part(self._folder, number, self._fingerprint, rows)
+        attempts.end(self._folder, number)
+        return summary
 
 
 def look_at_shard(engine: Engine, shard: Shard, job: Job) -> Iterator[dict[str, Any]]:

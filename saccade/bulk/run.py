@@ -1,5 +1,6 @@
 """Shards on Ray Data."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from saccade.bulk.actors import Job, ShardActor
@@ -60,17 +61,18 @@ def look_at_shards(
                 batch_size=None, batch_format="numpy", prefetch_batches=0
             )
             for batch in batches:
-                names = ("images", "unreadable", "objects")
-                for row in zip(*(batch[name].tolist() for name in names), strict=True):
-                    advance(Summary(*row))
+                names = ("images", "unreadable", "objects", "error")
+                for *counts, why in zip(*(batch[name].tolist() for name in names), strict=True):
+                    if why:
+                        raise ValueError(_stopped(why, folder))
+                    advance(Summary(*counts))
         except (RayError, SystemException) as error:
-            raise ValueError(
-                f"Ray could not go on ({_reason(error)}): what is finished stays in {folder.root}; "
-                "repeat the command to go on."
-            ) from error
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            # A traceback ends with what was raised first, before Ray's own errors.
+            raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+            why = [*raised, *lines[-1:], type(error).__name__][0]
+            raise ValueError(_stopped(f"Ray could not go on ({why})", folder)) from error
 
 
-def _reason(error: BaseException) -> str:
-    cause = getattr(error, "cause", None) or error
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    return f"{type(cause).__name__}: {lines[0] if cause is not error and lines else lines[-1]}"
+def _stopped(why: str, folder: Folder) -> str:
+    return f"{why}; what is finished stays in {folder.root}: repeat the command to go on."

@@ -46,8 +46,9 @@ class _Halving:
     def run(self) -> None:
         nodes = list(self.graph.graph.node)
         chosen = [self._choose(node) for node in nodes]
-        wide = {name for node, half in zip(nodes, chosen, strict=True) if not half
-                for name in node.input} | {each.name for each in self.graph.graph.output}  # fmt: skip
+        wide = {each.name for each in self.graph.graph.output}
+        for node, half in zip(nodes, chosen, strict=True):
+            wide.update(() if half else node.input)
         result: list[Any] = []
         for node, half in zip(nodes, chosen, strict=True):
             if half:

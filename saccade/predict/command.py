@@ -57,7 +57,12 @@ def predict(arguments: PredictArguments, console: Console) -> int:
     check_thresholds(arguments.threshold, arguments.top_k, arguments.batch_size)
     with image_limit(arguments.max_megapixels), ExitStack() as stack:
         engine = open_engine(
-            arguments.weights, arguments.preset, arguments.device, arguments.runtime
+            arguments.weights,
+            arguments.preset,
+            arguments.device,
+            arguments.runtime,
+            arguments.precision,
+            arguments.calibration,
         )
         names = engine.config.class_names
         wanted = Wanted(arguments.threshold, arguments.top_k, labels_of(arguments.classes, names))

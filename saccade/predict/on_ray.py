@@ -124,6 +124,8 @@ def _job(arguments: PredictArguments, looking: Looking) -> Job:
             arguments.preset,
             arguments.device,
             arguments.runtime,
+            arguments.precision,
+            arguments.calibration,
         ),
         looking=looking,
         wanted=Wanted(arguments.threshold, arguments.top_k, labels),

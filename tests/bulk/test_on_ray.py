@@ -61,7 +61,7 @@ def test_every_image_is_looked_at_once_and_as_the_local_engine_does(
     tar = write_tar(tmp_path / "a.tar", {"1.png": png(1), "1.json": b"{}", "2.png": png(2)})
     parquet = write_parquet(tmp_path / "b.parquet", {"image": [png(0), png(1), None]})
     out = tmp_path / "out"
-    sources = (folder, tar, parquet, "--shard-size", 2)
+    sources = (folder, tar, parquet, "--shard-size", 2, "--actors", 1)
     assert predict(*sources, "--batch-size", 2) == 2
     told = capsys.readouterr()
     assert "images/s on Ray" in told.out
@@ -104,6 +104,7 @@ def test_every_image_is_looked_at_once_and_as_the_local_engine_does(
     assert "2 of 6 files of results are not in" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_ray_here")
 def test_what_goes_wrong_in_a_process_is_one_sentence(
     predict: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
