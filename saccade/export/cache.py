@@ -32,6 +32,7 @@ def converted(key: str, write: Callable[[Path], Path]) -> Path:
     """
     folder = cache_folder() / key
     if not folder.exists():
+        print(f"converting the detector, once; it is kept in {folder}", file=sys.stderr)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as beginning:
             whole = Path(beginning) / "whole"

@@ -115,7 +115,8 @@ def _judge(
 def _tolerance(arguments: ExportArguments) -> Tolerance:
     if arguments.tolerance is None:
         return TOLERANCES[arguments.precision]
-    return Tolerance(arguments.tolerance, arguments.tolerance)
+    share = TOLERANCES[arguments.precision].share
+    return Tolerance(arguments.tolerance, arguments.tolerance, share)
 
 
 def _departure(
@@ -133,10 +134,19 @@ def _departure(
 
 def _print(verdict: Verdict, order: Order, console: Console) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column in (f"{order.target}, {order.precision}", "largest difference", "median"):
+    columns: tuple[str, ...] = (
+        f"{order.target}, {order.precision}",
+        "largest difference",
+        "of 95 %",
+        "median",
+    )
+    if order.precision == "fp32":
+        columns = (columns[0], columns[1], columns[3])
+    for column in columns:
         table.add_column(column, justify="left" if order.target in column else "right")
     for each in verdict.differences:
-        table.add_row(each.output, f"{each.largest:.1e}", f"{each.typical:.1e}")
+        found = {"largest difference": each.largest, "of 95 %": each.judged, "median": each.typical}
+        table.add_row(each.output, *(f"{found[column]:.1e}" for column in columns[1:]))
     console.print(table)
     if verdict.ap is not None:
         before, after = verdict.ap

@@ -176,7 +176,7 @@ class TorchProgramEngine:
         held = {"config": ""}
         try:
             program = torch.export.load(file, extra_files=held)
-        except (RuntimeError, ValueError, OSError, KeyError) as error:
+        except (RuntimeError, ValueError, OSError, KeyError, BadZipFile) as error:
             raise ValueError(f"{file} cannot be read by torch: {_first(error)}") from error
         self.config: DetectorConfig = config_of({"config": held["config"] or None}, file)
         self.module = program.module()

@@ -38,6 +38,7 @@ DECIDING = (
     "tta_flips",
     "max_megapixels",
     "runtime",
+    "precision",
     "preset",
 )
 """The options on which results depend, beside images and weights."""

@@ -3,12 +3,12 @@
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import UInt8
 from torch import Tensor
 
 from saccade.config import DetectorConfig
-from saccade.engines import Runtime
 from saccade.engines import open_engine as open_real_engine
 from saccade.inference.engine import Engine
 from saccade.structures import Predictions
@@ -37,13 +37,6 @@ class Fatal:
         return self._engine(images)
 
 
-def open_fatal_engine(
-    weights: str,
-    preset: str | None,
-    device: str,
-    runtime: Runtime,
-    marker: Path,
-    victim: int | None,
-) -> Fatal:
+def open_fatal_engine(*arguments: Any, marker: Path, victim: int | None) -> Fatal:
     """What `saccade.engines.open_engine` opens, but fatal to `victim`, or to its own process."""
-    return Fatal(open_real_engine(weights, preset, device, runtime), marker, victim)
+    return Fatal(open_real_engine(*arguments), marker, victim)

@@ -49,6 +49,7 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return pq.read_table(out).to_pylist()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_ray_here")
 def test_every_image_is_looked_at_once_and_as_the_local_engine_does(
     predict: Callable[..., int],

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from saccade import Detector
 from saccade.export.files import Order, Target, write_file
 from saccade.export.program import Sizes
-from saccade.export.runtimes import exported_file, is_exported, open_exported
+from saccade.export.runtimes import exported_file, is_exported, open_exported, switch_telemetry_off
 from tests.export.small import pixels, small_detector
 
 FIXED = Sizes(1, 96, 128)
@@ -23,7 +24,15 @@ CASES: dict[str, tuple[str, Target, Sizes]] = {
 }
 
 
-@pytest.fixture(scope="module", params=CASES)
+QUICK = ("onnx of one size", "onnx of detr", "openvino of one size")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        each if each in QUICK else pytest.param(each, marks=pytest.mark.slow) for each in CASES
+    ],
+)
 def written(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Detector, Path, Sizes]:
@@ -54,6 +63,7 @@ def test_a_file_holds_its_configuration(written: tuple[Detector, Path, Sizes]) -
     assert exported_file(file.parent) == file
 
 
+@pytest.mark.slow
 def test_images_of_a_wrong_size_are_refused_in_words(tmp_path: Path) -> None:
     detector = small_detector("learned")
     file, _ = write_file(Order("onnx", FIXED), detector.config, detector.model, tmp_path)
@@ -61,7 +71,7 @@ def test_images_of_a_wrong_size_are_refused_in_words(tmp_path: Path) -> None:
         open_exported(file)(pixels(1, 3, 64, 64))
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".xml", ".pt2"])
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_broken_files_are_refused_by_name(suffix: str, tmp_path: Path) -> None:
     file = tmp_path / f"model{suffix}"
     file.write_bytes(b"nonsense")
@@ -75,11 +85,19 @@ def test_nothing_is_no_exported_detector(tmp_path: Path) -> None:
         open_exported(tmp_path)
 
 
-@pytest.mark.parametrize("package", ["openvino", pytest.param("nncf", marks=pytest.mark.slow)])
-def test_nothing_is_sent_to_the_makers_of_runtimes(package: str, tmp_path: Path) -> None:
+def test_what_sends_cannot_be_imported_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)
+    switch_telemetry_off()
+    with pytest.raises(ImportError):
+        import_module("openvino_telemetry")
+
+
+@pytest.mark.slow
+@pytest.mark.slow
+def test_nothing_is_sent_to_the_makers_of_runtimes(tmp_path: Path) -> None:
     program = (
         "from saccade.export.runtimes import switch_telemetry_off; switch_telemetry_off()\n"
-        f"import sys, {package}\n"
+        "import sys, openvino, nncf\n"
         "assert not [name for name in sys.modules if name.startswith('openvino_telemetry.')]"
     )
     home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
