@@ -48,11 +48,14 @@ def converted(key: str, write: Callable[[Path], Path]) -> Path:
 
 
 def key_of(config: DetectorConfig, model: DetectorModel, *more: str | bytes) -> str:
-    """A detector, the versions of what converts it, and `more`, as one number."""
+    """A detector, what converts it, and `more`, as one number."""
     digest = hashlib.sha256()
     for part in (repr(config), *map(_version, ("saccade", "torch", "openvino", "nncf")), *more):
         digest.update(part if isinstance(part, bytes) else part.encode())
         digest.update(b"\0")
+    # A version number does not tell one commit's way of converting from the next one's.
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -108,9 +108,9 @@ class OnnxRuntimeEngine:
 class OpenVinoEngine:
     """An OpenVINO model (``.xml`` and ``.bin``), on the CPU.
 
-    A model for images of any size runs a fifth faster once it is compiled for one. That takes a
-    second or so, and memory for another copy of the weights, so it is done for a shape that comes
-    a second time, and the last `MOST_SHAPES` are kept.
+    A model for images of any size is compiled for one when its shape comes a second time: it then
+    runs somewhat faster, but compiling takes time, and memory for another copy of the weights, so
+    that only the last `MOST_SHAPES` are kept.
     """
 
     def __init__(self, file: Path, threads: int | None = None) -> None:
